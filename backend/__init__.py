@@ -1,0 +1,1 @@
+"""From a planned graph to machine code: targets, kernels, LLVM emission, JIT, linking."""

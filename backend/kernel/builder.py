@@ -1,0 +1,205 @@
+"""KernelBuilder: the staged way to write a kernel. Python loops unroll, `loop` makes a loop that runs.
+
+    k = KernelBuilder("scale")
+    x, y = k.buffer("x", (64, 30), Access.READ), k.buffer("y", (64, 30), Access.WRITE)
+    with k.loop("row", 0, 64, parallel=True) as row:
+        for start, count in ((0, 16), (16, 14)):
+            v = x.load((row, start), 16, count)
+            y.store((row, start), v * 2.0, count)
+    kernel = k.build()
+
+Values are `Vec` handles with operators; each operation appends one statement to the open block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cnnc.backend.kernel.ir import (
+    Access,
+    Affine,
+    Assign,
+    Broadcast,
+    Buffer,
+    Compute,
+    Declare,
+    For,
+    Index,
+    Instruction,
+    Kernel,
+    Let,
+    Literal,
+    Load,
+    Name,
+    Operand,
+    Reduce,
+    Reg,
+    Splat,
+    Statement,
+    Store,
+    affine,
+)
+
+Coordinate = Affine | int
+Bound = Coordinate | Sequence[Coordinate]
+
+
+@dataclass(frozen=True)
+class Vec:
+    """A float32 vector value; the operators emit statements into the builder's open block."""
+
+    builder: KernelBuilder
+    operand: Operand
+    lanes: int
+
+    def __add__(self, other: Vec | float) -> Vec:
+        return self.builder.compute("add", self, other)
+
+    def __sub__(self, other: Vec | float) -> Vec:
+        return self.builder.compute("sub", self, other)
+
+    def __mul__(self, other: Vec | float) -> Vec:
+        return self.builder.compute("mul", self, other)
+
+    def __truediv__(self, other: Vec | float) -> Vec:
+        return self.builder.compute("div", self, other)
+
+
+@dataclass(frozen=True)
+class BufferHandle:
+    """A buffer argument, to load from and store to. `count` defaults to all lanes."""
+
+    builder: KernelBuilder
+    buffer: Buffer
+
+    def load(self, index: Sequence[Coordinate], lanes: int, count: int | None = None) -> Vec:
+        place = tuple(map(affine, index))
+        return self.builder.let(Load(self.buffer.name, place, lanes, lanes if count is None else count))
+
+    def splat(self, index: Sequence[Coordinate], lanes: int) -> Vec:
+        return self.builder.let(Splat(self.buffer.name, tuple(map(affine, index)), lanes))
+
+    def store(self, index: Sequence[Coordinate], value: Vec, count: int | None = None) -> None:
+        place, lanes = tuple(map(affine, index)), value.lanes
+        width = lanes if count is None else count
+        self.builder.append(Store(self.buffer.name, place, value.operand, lanes, width))
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A register tile: `tile[i, j]` reads, `tile[i, j] = vec` assigns; indices are constants."""
+
+    builder: KernelBuilder
+    name: str
+    lanes: int
+
+    def __getitem__(self, index: tuple[int, ...]) -> Vec:
+        return Vec(self.builder, Reg(self.name, index), self.lanes)
+
+    def __setitem__(self, index: tuple[int, ...], value: Vec) -> None:
+        self.builder.assign(Reg(self.name, index), value)
+
+
+class KernelBuilder:
+    """Collects buffers and statements; `build` freezes them into a Kernel."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._buffers: list[Buffer] = []
+        self._blocks: list[list[Statement]] = [[]]
+        self._names: dict[str, int] = {}
+
+    def buffer(self, name: str, shape: Sequence[int], access: Access, dtype: str = "f32") -> BufferHandle:
+        buffer = Buffer(name, dtype, tuple(shape), access)
+        self._buffers.append(buffer)
+        return BufferHandle(self, buffer)
+
+    @contextmanager
+    def loop(
+        self, name: str, start: Bound, stop: Bound, step: int = 1, parallel: bool = False
+    ) -> Iterator[Affine]:
+        """A loop that runs; a sequence of starts means their maximum, of stops their minimum."""
+        variable = self._fresh(name)
+        self._blocks.append([])
+        yield Affine.variable(variable)
+        body = tuple(self._blocks.pop())
+        self.append(For(variable, _bound(start), _bound(stop), step, body, parallel))
+
+    def unrolled(self, name: str, stop: int, factor: int, body: Callable[[Affine], None]) -> None:
+        """`body(i)` for i in 0..stop: a loop of `factor` copies, then the remainder unrolled."""
+        whole = stop - stop % factor
+        if whole > factor:
+            with self.loop(name, 0, whole, factor) as i:
+                for copy in range(factor):
+                    body(i + copy)
+        else:
+            whole = 0
+        for i in range(whole, stop):
+            body(affine(i))
+
+    def register(self, name: str, lanes: int, shape: Sequence[int], initial: float = 0.0) -> Tile:
+        tile = self._fresh(name)
+        self.append(Declare(tile, lanes, tuple(shape), initial))
+        return Tile(self, tile, lanes)
+
+    def compute(self, function: str, *operands: Vec | float) -> Vec:
+        """A function of ir.FUNCTIONS; at least one operand is a Vec and gives the lanes."""
+        lanes = next(o.lanes for o in operands if isinstance(o, Vec))
+        return self.let(Compute(function, tuple(map(_operand, operands)), lanes))
+
+    def fma(self, a: Vec | float, b: Vec | float, c: Vec | float) -> Vec:
+        return self.compute("fma", a, b, c)
+
+    def max(self, a: Vec | float, b: Vec | float) -> Vec:
+        return self.compute("max", a, b)
+
+    def min(self, a: Vec | float, b: Vec | float) -> Vec:
+        return self.compute("min", a, b)
+
+    def constant(self, value: float, lanes: int) -> Vec:
+        return Vec(self, Literal(value), lanes)
+
+    def index(self, value: Coordinate, lanes: int) -> Vec:
+        return self.let(Index(affine(value), lanes))
+
+    def reduce(self, function: str, value: Vec) -> Vec:
+        reduced = self.let(Reduce(function, value.operand, value.lanes))
+        return Vec(self, reduced.operand, 1)
+
+    def broadcast(self, value: Vec, lanes: int) -> Vec:
+        return self.let(Broadcast(value.operand, lanes))
+
+    def let(self, instruction: Instruction) -> Vec:
+        name = self._fresh("v")
+        self.append(Let(name, instruction))
+        return Vec(self, Name(name), instruction.lanes)
+
+    def assign(self, target: Reg, value: Vec) -> None:
+        """Assign a value; the instruction that made it, if it was the last statement, moves in."""
+        last = self._blocks[-1][-1] if self._blocks[-1] else None
+        if isinstance(last, Let) and value.operand == Name(last.name):
+            self._blocks[-1][-1] = Assign(target, last.instruction)
+        else:
+            self.append(Assign(target, Compute("copy", (value.operand,), value.lanes)))
+
+    def append(self, statement: Statement) -> None:
+        self._blocks[-1].append(statement)
+
+    def build(self) -> Kernel:
+        (body,) = self._blocks
+        return Kernel(self._name, tuple(self._buffers), tuple(body))
+
+    def _fresh(self, stem: str) -> str:
+        count = self._names.get(stem, 0)
+        self._names[stem] = count + 1
+        return f"{stem}{count}" if stem == "v" or count else stem
+
+
+def _bound(bound: Bound) -> tuple[Affine, ...]:
+    return tuple(map(affine, bound)) if isinstance(bound, Sequence) else (affine(bound),)
+
+
+def _operand(value: Vec | float) -> Operand:
+    return value.operand if isinstance(value, Vec) else Literal(float(value))

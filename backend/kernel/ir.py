@@ -1,0 +1,254 @@
+"""The kernel language: loop nests over buffers, in three-address form. Frozen throughout.
+
+Kernels are staged: Python code with a KernelBuilder (builder.py) unrolls, a `For` here runs. Loop
+bounds and buffer indices are affine in loop variables, and register tiles are indexed by constants,
+so bounds (bounds.py) and write conflicts (conflicts.py) are proven by interval arithmetic. Printed by
+printer.py, parsed by parser.py, run by interpreter.py, turned into LLVM IR by backend/emit.py.
+
+All arithmetic is float32 on vectors of `lanes` elements; loads from i32 buffers convert to float32.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Affine:
+    """constant + sum of coefficient * variable; terms are sorted by variable and non-zero."""
+
+    constant: int = 0
+    terms: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of(cls, constant: int, terms: Mapping[str, int]) -> Affine:
+        return cls(constant, tuple(sorted((v, c) for v, c in terms.items() if c)))
+
+    @classmethod
+    def variable(cls, name: str) -> Affine:
+        return cls(0, ((name, 1),))
+
+    def coefficient(self, variable: str) -> int:
+        return dict(self.terms).get(variable, 0)
+
+    def substitute(self, variable: str, value: Affine) -> Affine:
+        rest = Affine(self.constant, tuple(t for t in self.terms if t[0] != variable))
+        return rest + value * self.coefficient(variable)
+
+    def __add__(self, other: Affine | int) -> Affine:
+        other = affine(other)
+        terms = dict(self.terms)
+        for variable, coefficient in other.terms:
+            terms[variable] = terms.get(variable, 0) + coefficient
+        return Affine.of(self.constant + other.constant, terms)
+
+    def __mul__(self, factor: int) -> Affine:
+        return Affine.of(self.constant * factor, {v: c * factor for v, c in self.terms})
+
+    def __sub__(self, other: Affine | int) -> Affine:
+        return self + affine(other) * -1
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __rsub__(self, other: Affine | int) -> Affine:
+        return affine(other) - self
+
+    def __neg__(self) -> Affine:
+        return self * -1
+
+
+def affine(value: Affine | int) -> Affine:
+    return value if isinstance(value, Affine) else Affine(value)
+
+
+class Access(enum.Enum):
+    READ = "read"
+    WRITE = "write"
+    READWRITE = "readwrite"
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A dense row-major array argument. Distinct buffers never overlap in memory."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    access: Access
+
+
+@dataclass(frozen=True)
+class Name:
+    """An operand: the value of an earlier Let."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Reg:
+    """An operand or an assignment's target: one element of a register tile, `acc[0,1]`."""
+
+    tile: str
+    index: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Literal:
+    """An operand: a float32 constant, splat to the lanes of the instruction that uses it."""
+
+    value: float
+
+
+Operand = Name | Reg | Literal
+
+FUNCTIONS: Mapping[str, int] = MappingProxyType(
+    {
+        "copy": 1,
+        "add": 2,
+        "sub": 2,
+        "mul": 2,
+        "div": 2,
+        "max": 2,  # second operand where either is NaN or they are equal, as x86 maxps
+        "min": 2,
+        "fma": 3,  # a * b + c, one rounding
+        "sqrt": 1,
+        "round": 1,  # to nearest, ties to even
+        "exp2i": 1,  # 2 ** a for an integral a in -126..127
+        "exponent": 1,  # unbiased exponent of a positive normal number
+        "mantissa": 1,  # a / 2 ** exponent(a), in 1..2
+        "select_lt": 4,  # a < b ? c : d
+        "select_eq": 4,  # a == b ? c : d
+    }
+)
+"""Arithmetic functions and their number of operands."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """`load x8 w[i, j] count 6`: `count` contiguous elements along the last dimension, then zeros."""
+
+    buffer: str
+    index: tuple[Affine, ...]
+    lanes: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Splat:
+    """`splat x8 x[i, j]`: one element in every lane."""
+
+    buffer: str
+    index: tuple[Affine, ...]
+    lanes: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """`index x8 (i + 2)`: lane l holds float(value) + l; how a kernel sees coordinates."""
+
+    value: Affine
+    lanes: int
+
+
+@dataclass(frozen=True)
+class Compute:
+    """`fma x8 a, b, c`: a function of FUNCTIONS, lane by lane."""
+
+    function: str
+    operands: tuple[Operand, ...]
+    lanes: int
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """`reduce add x8 a`: add, max or min over the lanes of `operand`, halving pairwise; one lane out.
+
+    Lane l is combined with lane l + lanes/2, then those halves again; `lanes` is a power of two.
+    """
+
+    function: str
+    operand: Operand
+    lanes: int
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """`broadcast x8 a`: a one-lane value in every lane."""
+
+    operand: Operand
+    lanes: int
+
+
+Instruction = Load | Splat | Index | Compute | Reduce | Broadcast
+
+
+@dataclass(frozen=True)
+class Let:
+    """`v0 = instruction`. Names are unique in a kernel and visible to the end of their block."""
+
+    name: str
+    instruction: Instruction
+
+
+@dataclass(frozen=True)
+class Declare:
+    """`reg acc: f32x8[6,2] = 0.0`: a register tile, every element `initial`; lives to its block's end."""
+
+    tile: str
+    lanes: int
+    shape: tuple[int, ...]
+    initial: float
+
+
+@dataclass(frozen=True)
+class Assign:
+    """`acc[0,1] = instruction`."""
+
+    target: Reg
+    instruction: Instruction
+
+
+@dataclass(frozen=True)
+class Store:
+    """`store x8 y[i, j], v count 6`: the first `count` lanes along the last dimension."""
+
+    buffer: str
+    index: tuple[Affine, ...]
+    value: Operand
+    lanes: int
+    count: int
+
+
+@dataclass(frozen=True)
+class For:
+    """`for v in max(a, b)..min(c, d) step s`: from the largest `starts` up to the smallest `stops`.
+
+    `parallel` loops may only enclose the whole rest of the kernel, one directly inside another, with
+    constant bounds; their iterations may run in any order and at the same time.
+    """
+
+    variable: str
+    starts: tuple[Affine, ...]
+    stops: tuple[Affine, ...]
+    step: int
+    body: tuple[Statement, ...]
+    parallel: bool = False
+
+
+Statement = Let | Declare | Assign | Store | For
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function of its buffers. Kernels with equal text are one kernel."""
+
+    name: str
+    buffers: tuple[Buffer, ...]
+    body: tuple[Statement, ...]
+
+    def buffer(self, name: str) -> Buffer:
+        return next(b for b in self.buffers if b.name == name)

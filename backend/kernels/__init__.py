@@ -1,0 +1,1 @@
+"""Kernels, one file per algorithm, written in the kernel language."""

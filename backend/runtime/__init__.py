@@ -1,0 +1,1 @@
+"""C sources of built programs: the mains and their readers and writers of files."""

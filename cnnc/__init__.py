@@ -1,0 +1,1 @@
+"""cnnc, a compiler for convolutional networks: the front door."""

@@ -1,0 +1,1 @@
+"""The ops, one file per layer family: type rule, NumPy reference, derivative, samples."""

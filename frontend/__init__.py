@@ -1,0 +1,1 @@
+"""The DSL: networks declared in Python become layer graphs."""

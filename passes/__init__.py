@@ -1,0 +1,1 @@
+"""Graph -> Graph passes, and the buffer plan. Knows ops by trait and no backend."""
