@@ -6,6 +6,9 @@ line and exits, and a Python caller can catch one type. Any other exception is a
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class CnncError(Exception):
     """A mistake the user can mend. `location` is any object whose str is `file:line`, or None."""
@@ -39,3 +42,9 @@ class FormatError(CnncError):
 
 class VerifyError(CnncError):
     """An IR object that breaks one of its level's rules."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: `; did you mean 'relu'?`, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

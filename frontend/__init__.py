@@ -1,1 +1,70 @@
-"""The DSL: networks declared in Python become layer graphs."""
+"""The DSL: networks declared in Python become layer graphs.
+
+from cnnc import Network, conv2d, dense, flatten, relu, softmax_cross_entropy
+"""
+
+from cnnc.frontend.initializers import (
+    constant,
+    glorot,
+    glorot_normal,
+    glorot_uniform,
+    he,
+    he_normal,
+    he_uniform,
+    zeros,
+)
+from cnnc.frontend.inputs import InputSpec
+from cnnc.frontend.layers import (
+    Activation,
+    activation,
+    add,
+    conv2d,
+    dense,
+    flatten,
+    max_pool,
+    mean_pool,
+    relu,
+    sigmoid,
+    softmax,
+    tanh,
+)
+from cnnc.frontend.load import load_network
+from cnnc.frontend.losses import softmax_cross_entropy, squared_error
+from cnnc.frontend.network import Network
+from cnnc.frontend.optimizers import SGD, Adam
+from cnnc.frontend.tensor import Tensor
+from cnnc.frontend.weights import load_weights, match_weights, save_weights
+
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adam",
+    "InputSpec",
+    "Network",
+    "Tensor",
+    "activation",
+    "add",
+    "constant",
+    "conv2d",
+    "dense",
+    "flatten",
+    "glorot",
+    "glorot_normal",
+    "glorot_uniform",
+    "he",
+    "he_normal",
+    "he_uniform",
+    "load_network",
+    "load_weights",
+    "match_weights",
+    "max_pool",
+    "mean_pool",
+    "relu",
+    "save_weights",
+    "sigmoid",
+    "softmax",
+    "softmax_cross_entropy",
+    "squared_error",
+    "tanh",
+    "zeros",
+]

@@ -186,6 +186,11 @@ class Broadcast:
 Instruction = Load | Splat | Index | Compute | Reduce | Broadcast
 
 
+def result_lanes(instruction: Instruction) -> int:
+    """The lanes of an instruction's value: one for a Reduce, whose `lanes` are its operand's."""
+    return 1 if isinstance(instruction, Reduce) else instruction.lanes
+
+
 @dataclass(frozen=True)
 class Let:
     """`v0 = instruction`. Names are unique in a kernel and visible to the end of their block."""

@@ -67,8 +67,8 @@ class GraphBuilder:
             types = op.infer(*(o.type for o in operands))
         except CnncError as error:
             raise type(error)(f"{op.name}: {error.message}", self._loc) from None
-        chosen = list(names) if names is not None else [self.fresh() for _ in types]
-        results = tuple(self._claim(n, t) for n, t in zip(chosen, types, strict=True))
+        chosen = list(names) if names is not None else [""] * len(types)
+        results = tuple(self._claim(n or self.fresh(), t) for n, t in zip(chosen, types, strict=True))
         self._nodes.append(Node(op, tuple(operands), results, self._layer, self._loc))
         return results
 

@@ -1,1 +1,36 @@
 """The ops, one file per layer family: type rule, NumPy reference, derivative, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from cnnc.ir.op import Op
+from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from cnnc.ops.dense import Dense, DenseInputGrad, DenseWeightGrad
+from cnnc.ops.elementwise import Add, Bias, Map, Mul, Relu, Sigmoid, Sub, Tanh
+from cnnc.ops.fused import Fused
+from cnnc.ops.loss import (
+    CorrectCount,
+    SoftmaxCrossEntropy,
+    SoftmaxCrossEntropyGrad,
+    SquaredError,
+    SquaredErrorGrad,
+)
+from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
+from cnnc.ops.reduce import Broadcast, Sum
+from cnnc.ops.shape import Constant, Crop2d, Flatten, Pad2d, Relayout, Reshape
+from cnnc.ops.softmax import Softmax, SoftmaxGrad
+
+_ALL: tuple[type[Op], ...] = (
+    *(Conv2d, Conv2dInputGrad, Conv2dWeightGrad),
+    *(Dense, DenseInputGrad, DenseWeightGrad),
+    *(MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad),
+    *(Relu, Tanh, Sigmoid, Add, Sub, Mul, Bias, Map),
+    *(Flatten, Reshape, Relayout, Pad2d, Crop2d, Constant),
+    *(Sum, Broadcast, Softmax, SoftmaxGrad, Fused),
+    *(SoftmaxCrossEntropy, SoftmaxCrossEntropyGrad, SquaredError, SquaredErrorGrad, CorrectCount),
+)
+
+OPS: Mapping[str, type[Op]] = MappingProxyType({op.name: op for op in _ALL})
+"""Every op by its name in the text form of a graph."""

@@ -1,0 +1,53 @@
+"""Where a kernel touches memory: the one traversal that the proofs of bounds and conflicts share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cnnc.backend.kernel.intervals import Interval, Nest
+from cnnc.backend.kernel.ir import Affine, Assign, Declare, For, Kernel, Let, Load, Splat, Statement, Store
+
+
+@dataclass(frozen=True)
+class Touch:
+    """A statement that loads or stores `width` elements along the last dimension of a buffer."""
+
+    statement: Let | Assign | Store
+    buffer: str
+    index: tuple[Affine, ...]
+    width: int
+    nest: Nest
+
+    @property
+    def writes(self) -> bool:
+        return isinstance(self.statement, Store)
+
+    def span(self, dimension: int, origin: Affine | int = 0) -> Interval:
+        """The indices touched in `dimension`, counted from `origin`."""
+        first = self.nest.interval(self.index[dimension] - origin)
+        extra = self.width - 1 if dimension == len(self.index) - 1 else 0
+        return Interval(first.low, first.high + extra)
+
+
+def touches(kernel: Kernel) -> Iterator[Touch]:
+    """Every load and store of the kernel, but for those in loops that are always empty."""
+    return _touches(kernel.body, Nest())
+
+
+def _touches(block: tuple[Statement, ...], nest: Nest) -> Iterator[Touch]:
+    if nest.empty:
+        return
+    for statement in block:
+        if isinstance(statement, For):
+            yield from _touches(statement.body, nest.enter(statement))
+        elif not isinstance(statement, Declare):
+            yield from _touch(statement, nest)
+
+
+def _touch(statement: Let | Assign | Store, nest: Nest) -> Iterator[Touch]:
+    access = statement if isinstance(statement, Store) else statement.instruction
+    if isinstance(access, Load | Store):
+        yield Touch(statement, access.buffer, access.index, access.count, nest)
+    elif isinstance(access, Splat):
+        yield Touch(statement, access.buffer, access.index, 1, nest)

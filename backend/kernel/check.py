@@ -1,0 +1,226 @@
+"""The rules of the kernel language, checked on every kernel before anything else reads it.
+
+Structure only: names, scopes, lanes, ranks, access and the place of parallel loops. That indices stay
+inside buffers is bounds.py's proof, that parallel iterations do not meet is conflicts.py's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from cnnc.backend.kernel.ir import (
+    FUNCTIONS,
+    Access,
+    Affine,
+    Assign,
+    Broadcast,
+    Compute,
+    Declare,
+    For,
+    Index,
+    Instruction,
+    Kernel,
+    Let,
+    Literal,
+    Load,
+    Name,
+    Operand,
+    Reduce,
+    Reg,
+    Splat,
+    Statement,
+    Store,
+    result_lanes,
+)
+from cnnc.backend.kernel.printer import headline
+from cnnc.backend.kernel.tokens import is_name
+from cnnc.errors import VerifyError
+
+LARGEST = float.fromhex("0x1.fffffep+127")
+"""The largest finite float32."""
+
+
+def check_kernel(kernel: Kernel) -> None:
+    """Raise VerifyError, naming kernel and statement, where a rule of the kernel language is broken."""
+    try:
+        _check_signature(kernel)
+        _check_parallel(kernel.body, allowed=True)
+        _check_block(kernel.body, _Scope(kernel))
+    except VerifyError as error:
+        raise VerifyError(f"kernel {kernel.name}: {error}") from None
+
+
+@dataclass
+class _Scope:
+    """What a statement can see: copied for every inner block, `taken` shared by the whole kernel."""
+
+    kernel: Kernel
+    loops: set[str] = field(default_factory=set)
+    values: dict[str, int] = field(default_factory=dict)
+    tiles: dict[str, Declare] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+
+    def inner(self) -> _Scope:
+        return _Scope(self.kernel, set(self.loops), dict(self.values), dict(self.tiles), self.taken)
+
+    def claim(self, name: str) -> None:
+        _require(is_name(name), f"{name!r} is not a name")
+        _require(name not in self.taken, f"the name {name} is already used")
+        self.taken.add(name)
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise VerifyError(problem)
+
+
+def _check_signature(kernel: Kernel) -> None:
+    _require(is_name(kernel.name), f"{kernel.name!r} is not a name")
+    names = [buffer.name for buffer in kernel.buffers]
+    for buffer in kernel.buffers:
+        _require(is_name(buffer.name), f"buffer {buffer.name!r}: not a name")
+        _require(names.count(buffer.name) == 1, f"buffer {buffer.name}: declared more than once")
+        _require(
+            buffer.dtype in {"f32", "i32"}, f"buffer {buffer.name}: dtype {buffer.dtype}, not f32 or i32"
+        )
+        _require(min(buffer.shape, default=1) > 0, f"buffer {buffer.name}: shape {buffer.shape}")
+
+
+def _check_parallel(block: tuple[Statement, ...], allowed: bool) -> None:
+    """Parallel loops are the only statement of the kernel, or of a parallel loop."""
+    for loop in block:
+        if not isinstance(loop, For):
+            continue
+        if loop.parallel:
+            _require(allowed and len(block) == 1, f"{headline(loop)}: does not enclose the whole kernel")
+            constant = not any(bound.terms for bound in (*loop.starts, *loop.stops))
+            _require(constant, f"{headline(loop)}: the bounds of a parallel loop must be constants")
+        _check_parallel(loop.body, allowed and loop.parallel)
+
+
+def _check_block(block: tuple[Statement, ...], scope: _Scope) -> None:
+    for statement in block:
+        try:
+            _check_statement(statement, scope)
+        except VerifyError as error:
+            raise VerifyError(f"{headline(statement)}: {error}") from None
+        if isinstance(statement, For):
+            inner = scope.inner()
+            inner.loops.add(statement.variable)
+            _check_block(statement.body, inner)
+
+
+def _check_statement(statement: Statement, scope: _Scope) -> None:
+    match statement:
+        case Let(name, instruction):
+            _check_instruction(instruction, scope)
+            scope.claim(name)
+            scope.values[name] = result_lanes(instruction)
+        case Declare(tile, lanes, shape, initial):
+            scope.claim(tile)
+            _require(min(shape, default=1) > 0, "every extent of a tile is at least 1")
+            _check_lanes(lanes)
+            _check_literal(initial)
+            scope.tiles[tile] = statement
+        case Assign(target, instruction):
+            _check_instruction(instruction, scope)
+            _check_operand(target, result_lanes(instruction), scope)
+        case Store(buffer, index, value, lanes, count):
+            _check_access(buffer, index, lanes, count, scope)
+            _check_stored(buffer, scope)
+            _check_operand(value, lanes, scope)
+        case For(variable, starts, stops, step):
+            _require(bool(starts) and bool(stops), "a loop has at least one start and one stop")
+            _require(step >= 1, "the step is at least 1")
+            for bound in (*starts, *stops):
+                _check_affine(bound, scope)
+            scope.claim(variable)
+
+
+def _check_instruction(instruction: Instruction, scope: _Scope) -> None:
+    match instruction:
+        case Load(buffer, index, lanes, count):
+            _check_access(buffer, index, lanes, count, scope)
+            _check_loaded(buffer, scope)
+        case Splat(buffer, index, lanes):
+            _check_access(buffer, index, lanes, 1, scope)
+            _check_loaded(buffer, scope)
+        case Index(value, lanes):
+            _check_lanes(lanes)
+            _check_affine(value, scope)
+        case Compute(function, operands, lanes):
+            _check_lanes(lanes)
+            _check_arity(function, len(operands))
+            for operand in operands:
+                _check_operand(operand, lanes, scope)
+        case Reduce(function, operand, lanes):
+            _check_lanes(lanes)
+            _require(lanes & (lanes - 1) == 0, "the lanes of a reduction are a power of two")
+            _require(function in {"add", "max", "min"}, f"{function} is not add, max or min")
+            _check_operand(operand, lanes, scope)
+        case Broadcast(operand, lanes):
+            _check_lanes(lanes)
+            _check_operand(operand, 1, scope)
+
+
+def _check_arity(function: str, count: int) -> None:
+    _require(function in FUNCTIONS, f"there is no function {function}")
+    _require(count == FUNCTIONS[function], f"{function} takes {FUNCTIONS[function]} operands, not {count}")
+
+
+def _check_lanes(lanes: int) -> None:
+    _require(lanes >= 1, "there is at least 1 lane")
+
+
+def _check_operand(operand: Operand, lanes: int, scope: _Scope) -> None:
+    """The operand is visible here and has that many lanes; a literal has any number."""
+    match operand:
+        case Literal(value):
+            _check_literal(value)
+            return
+        case Name(name):
+            _require(name in scope.values, f"there is no value {name} here")
+            found = scope.values[name]
+        case Reg(tile, index):
+            _require(tile in scope.tiles, f"there is no tile {tile} here")
+            shape = scope.tiles[tile].shape
+            inside = len(index) == len(shape) and all(0 <= i < n for i, n in zip(index, shape, strict=True))
+            _require(inside, f"index {list(index)} is outside tile {tile} of shape {list(shape)}")
+            found = scope.tiles[tile].lanes
+    _require(found == lanes, f"an operand has {found} lanes where {lanes} are needed")
+
+
+def _check_literal(value: float) -> None:
+    fits = abs(value) <= LARGEST or math.isinf(value)
+    _require(fits, f"{value!r} is not a float32 number")
+
+
+def _check_affine(expression: Affine, scope: _Scope) -> None:
+    for variable, _ in expression.terms:
+        _require(variable in scope.loops, f"there is no loop variable {variable} here")
+    canonical = Affine.of(expression.constant, dict(expression.terms))
+    _require(expression == canonical, "the terms of an index are sorted, unique and not zero")
+
+
+def _check_access(buffer: str, index: tuple[Affine, ...], lanes: int, count: int, scope: _Scope) -> None:
+    names = [known.name for known in scope.kernel.buffers]
+    _require(buffer in names, f"there is no buffer {buffer}; the kernel has {', '.join(names)}")
+    shape = scope.kernel.buffer(buffer).shape
+    _require(len(index) == len(shape), f"{len(index)} indices for {buffer} of rank {len(shape)}")
+    _check_lanes(lanes)
+    _require(1 <= count <= lanes, f"count {count} is outside 1..{lanes}")
+    _require(bool(shape) or count == 1, f"count {count} for {buffer}, which is a scalar")
+    for expression in index:
+        _check_affine(expression, scope)
+
+
+def _check_loaded(buffer: str, scope: _Scope) -> None:
+    access = scope.kernel.buffer(buffer).access
+    _require(access is not Access.WRITE, f"{buffer} may only be written")
+
+
+def _check_stored(buffer: str, scope: _Scope) -> None:
+    stored = scope.kernel.buffer(buffer)
+    _require(stored.access is not Access.READ, f"{buffer} may only be read")
+    _require(stored.dtype == "f32", f"{buffer} is {stored.dtype}, stores go to f32 buffers")

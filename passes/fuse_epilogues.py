@@ -1,0 +1,74 @@
+"""Fuses nodes that can run as one kernel into `fused` nodes, so that intermediates stay in registers.
+
+Stands behind autodiff and the optimizer's updates and before layouts: it sees the forward, the
+backward and the update nodes alike. Which nodes belong together is decided in passes/regions.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import networkx as nx
+
+from cnnc.ir.builder import GraphBuilder
+from cnnc.ir.graph import Graph, Node, Value
+from cnnc.ops.fused import Fused
+from cnnc.passes.regions import find_regions
+
+
+@dataclass(frozen=True)
+class FuseEpilogues:
+    """Each region becomes one `fused` node whose body is a graph of its own.
+
+    The body's first node is the anchor: a contraction, another kernel that takes an epilogue, or
+    an elementwise node. What stands before a pool in the body has the anchor's shape, what stands
+    behind it the pool's. Values of the region that are needed outside become results. Bodies have
+    no layers and no locations, and their names count from 0, so that equal regions are equal ops;
+    the fused node has the anchor's layer and location.
+
+    %1 = conv2d(%x, @w)           %3 = fused(%x, @w, @b) {body=graph @fused(%0, %1, %2) -> (%5) {
+    %2 = bias(%1, @b)                    %3 = conv2d(%0, %1)
+    %3 = relu(%2)            ->          %4 = bias(%3, %2)
+    %4 = max_pool2d(%3)                  %5 = relu(%4)
+                                  }}
+                                  %4 = max_pool2d(%3)
+    """
+
+    name: ClassVar[str] = "fuse_epilogues"
+
+    def __call__(self, graph: Graph) -> Graph:
+        regions = {region[0]: region for region in find_regions(graph).regions}
+        merged = nx.DiGraph(graph.dataflow)
+        for anchor, region in regions.items():
+            for other in region[1:]:
+                nx.contracted_nodes(merged, anchor, other, self_loops=False, copy=False)
+        # a region runs where its last node stood: by then all its operands are there
+        order = nx.lexicographical_topological_sort(merged, key=lambda i: max(regions.get(i, (i,))))
+        nodes = (_fused(graph, regions[i]) if i in regions else graph.nodes[i] for i in order)
+        return graph.with_nodes(tuple(nodes))
+
+
+def _fused(graph: Graph, region: tuple[int, ...]) -> Node:
+    """The node that does what the nodes with the indices `region` do."""
+    members = [graph.nodes[i] for i in region]
+    inside = {result for node in members for result in node.results}
+    operands = list(dict.fromkeys(o for node in members for o in node.operands if o not in inside))
+    results = [v for node in members for v in node.results if _leaves(graph, v, region)]
+    body = _body(members, operands, results)
+    return Node(Fused(body), tuple(operands), tuple(results), members[0].layer, members[0].loc)
+
+
+def _leaves(graph: Graph, value: Value, region: tuple[int, ...]) -> bool:
+    """Whether a value of the region is needed outside; one that nothing reads counts as needed."""
+    users = graph.users[value]
+    return value in graph.results or not users or not set(users) <= set(region)
+
+
+def _body(members: list[Node], operands: list[Value], results: list[Value]) -> Graph:
+    builder = GraphBuilder("fused")
+    local = {operand: builder.input(builder.fresh(), operand.type) for operand in operands}
+    for node in members:
+        values = builder.emit_all(node.op, *(local[o] for o in node.operands))
+        local.update(zip(node.results, values, strict=True))
+    return builder.build(local[r] for r in results)

@@ -1,0 +1,85 @@
+"""Plans memory: a place for every value of a graph, as few bytes of arena as possible.
+
+The last pass before kernels are generated. Four steps, each a file: what updates and views decide
+(settle_results), the order of the nodes (order_nodes), who takes over whose memory (storages), and
+the offsets (pack_arena). The result is checked by cnnc/ir/verify_plan.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from cnnc.errors import CnncError
+from cnnc.ir.graph import Graph, Value
+from cnnc.ir.layout import Layout
+from cnnc.ir.plan import Placement, Plan, Space, aligned
+from cnnc.passes.order_nodes import node_orders
+from cnnc.passes.pack_arena import Interval, pack, packed_bytes
+from cnnc.passes.settle_results import Settled, settle_results
+from cnnc.passes.storages import assign_storages, live_bytes_bound
+
+
+def plan_buffers(
+    graph: Graph, layouts: Mapping[str, Layout], params: Mapping[str, Placement] | None = None
+) -> Plan:
+    """A plan of `graph`, whose values have the given layouts.
+
+    `params` fixes where the params lie, so that a graph that evaluates can share the block of the
+    graph that trains: pass the training plan's placements. Nodes may be reordered, and copies
+    (`relayout`) added for updates that cannot be written in place and for outputs that are inputs
+    or params; the outputs keep their positions, but such an output gets a new name. Raises
+    CnncError if `params` lacks a param.
+
+    %1 = conv2d(%x, @w)   %1: arena 0                     (all three in one plan)
+    %2 = relu(%1)         %2: arena 0, over %1
+    update @w = %3        %3: where @w lies
+    """
+    settled = settle_results(graph, layouts)
+    block = _param_block(graph.params, layouts) if params is None else _fixed(graph.params, params)
+    plans = [_planned(ordered, block) for ordered in node_orders(settled)]
+    return min(plans, key=lambda plan: plan.arena_bytes)
+
+
+def _planned(settled: Settled, block: Mapping[str, Placement]) -> Plan:
+    """The plan for the nodes in the order in which they stand."""
+    storages = assign_storages(settled)
+    bound = live_bytes_bound(storages)
+    intervals = [Interval(s.first, s.last, s.nbytes) for s in storages.arena]
+    offsets = pack(intervals, bound)
+    starts = dict(zip(storages.arena, offsets, strict=True))
+    placements: dict[str, Placement] = {}
+    for value, storage in storages.of.items():
+        nbytes = settled.layouts[value.name].nbytes(value.type)
+        if storage.space is Space.PARAM:
+            placements[value.name] = replace(block[storage.members[0].name], nbytes=nbytes)
+        else:
+            placements[value.name] = Placement(storage.space, starts.get(storage, 0), nbytes, storage.index)
+    return Plan(
+        graph=settled.graph,
+        layouts=settled.layouts,
+        placements=placements,
+        in_place=storages.in_place,
+        arena_bytes=packed_bytes(intervals, offsets),
+        param_bytes=max((aligned(p.end) for p in block.values()), default=0),
+        live_bytes_bound=bound,
+    )
+
+
+def _param_block(params: tuple[Value, ...], layouts: Mapping[str, Layout]) -> Mapping[str, Placement]:
+    """The params one behind the other."""
+    block: dict[str, Placement] = {}
+    end = 0
+    for param in params:
+        block[param.name] = Placement(Space.PARAM, end, layouts[param.name].nbytes(param.type))
+        end = aligned(block[param.name].end)
+    return block
+
+
+def _fixed(params: tuple[Value, ...], given: Mapping[str, Placement]) -> Mapping[str, Placement]:
+    """The given placements that are in the param block; all of them count for its size."""
+    block = {name: place for name, place in given.items() if place.space is Space.PARAM}
+    missing = [p.name for p in params if p.name not in block]
+    if missing:
+        raise CnncError(f"the fixed param block has no place for {missing[0]!r}")
+    return block

@@ -1,0 +1,174 @@
+"""Finds which nodes may run as one kernel: an anchor and the epilogue applied to its result.
+
+Used by passes/fuse_epilogues.py. A region grows from its anchor one node at a time; `_refusal`
+states every condition for taking one more, so that the report can give the same reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import networkx as nx
+
+from cnnc.ir.graph import Graph, Node
+from cnnc.ir.op import Op, Trait
+from cnnc.ir.types import TensorType
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why `consumer`, which reads `value` out of a region, was not fused into it."""
+
+    value: str
+    consumer: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"%{self.value} -> {self.consumer}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class FusionReport:
+    """The regions, as node indices in the order in which a body runs them, and what was refused."""
+
+    regions: tuple[tuple[int, ...], ...]
+    refusals: tuple[Refusal, ...]
+
+
+def find_regions(graph: Graph) -> FusionReport:
+    """Greedily partition the nodes: contractions take epilogues first, then other kernels that
+    can apply one, and what elementwise nodes are left gather in regions of their own."""
+    growth = _Growth(graph)
+    anchors = (i for i, n in enumerate(graph.nodes) if n.op.has(Trait.EPILOGUE) and len(n.results) == 1)
+    for index in sorted(anchors, key=lambda i: _turn(graph.nodes[i].op)):
+        if index not in growth.owner:
+            growth.grow(index)
+    regions = sorted(m for m in map(tuple, growth.members.values()) if len(m) > 1)
+    return FusionReport(tuple(regions), tuple(growth.refusals()))
+
+
+def _turn(op: Op) -> int:
+    """Elementwise nodes wait for the last turn: they would rather be an epilogue."""
+    if op.has(Trait.CONTRACTION):
+        return 0
+    return 2 if op.has(Trait.ELEMENTWISE) else 1
+
+
+class _Growth:
+    """The partition while it grows. `flow` is the dataflow with every region shrunk to its anchor."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.flow = nx.DiGraph(graph.dataflow)
+        self.owner: dict[int, int] = {}
+        self.members: dict[int, list[int]] = {}
+
+    def grow(self, anchor: int) -> None:
+        """Make a region of `anchor` and its elementwise neighbours, and for a contraction of a pool
+        and the elementwise nodes behind the pool. The members stand in that order."""
+        self.owner[anchor] = anchor
+        self.members[anchor] = [anchor]
+        self.members[anchor] = sorted([anchor, *self._absorb(anchor, self.shape(anchor))])
+        pool = next((c for c in self._readers(anchor) if self._pool_refusal(anchor, c) is None), None)
+        if pool is not None:
+            self._merge(anchor, pool)
+            self.members[anchor].append(pool)
+            self.members[anchor] += sorted(self._absorb(anchor, self.shape(anchor)))
+
+    def shape(self, anchor: int) -> TensorType:
+        """The type that epilogue nodes must have: the pool's if the region has one, else the anchor's."""
+        nodes = [self.graph.nodes[m] for m in self.members[anchor]]
+        pool = next((n for n in nodes if n.op.has(Trait.POOLING)), self.graph.nodes[anchor])
+        return pool.result.type
+
+    def refusals(self) -> Iterator[Refusal]:
+        """For each value that leaves a region towards a node that could be fused: why it was not."""
+        for anchor, members in self.members.items():
+            for value in (v for m in members for v in self.graph.nodes[m].results):
+                for reader in self.graph.users[value]:
+                    reason = self._report(anchor, reader)
+                    if reader not in members and reason is not None:
+                        yield Refusal(value.name, _label(self.graph.nodes[reader]), reason)
+
+    def _report(self, anchor: int, reader: int) -> str | None:
+        op = self.graph.nodes[reader].op
+        if op.has(Trait.ELEMENTWISE):
+            return self._refusal(anchor, reader, self.shape(anchor))
+        return self._pool_refusal(anchor, reader) if op.has(Trait.POOLING) else None
+
+    def _absorb(self, anchor: int, type: TensorType) -> list[int]:
+        """Take elementwise readers of the region, and into an elementwise region their producers
+        too, until none is left that may be taken. Returns the nodes taken."""
+        is_elementwise = self.graph.nodes[anchor].op.has(Trait.ELEMENTWISE)
+        absorbed: list[int] = []
+        while True:
+            near = self._readers(anchor)
+            near += sorted(self.flow.predecessors(anchor)) if is_elementwise else []
+            taken = next((n for n in near if self._refusal(anchor, n, type) is None), None)
+            if taken is None:
+                return absorbed
+            self._merge(anchor, taken)
+            absorbed.append(taken)
+
+    def _readers(self, anchor: int) -> list[int]:
+        return sorted(self.flow.successors(anchor))
+
+    def _refusal(self, anchor: int, candidate: int, type: TensorType) -> str | None:
+        """Why the elementwise node `candidate` must stay out of the region; None if it may join."""
+        node = self.graph.nodes[candidate]
+        if not node.op.has(Trait.ELEMENTWISE):
+            return "it is not elementwise"
+        if node.result.type != type:
+            return f"its result is {node.result.type}, the region's is {type}"
+        return self._cycle(anchor, candidate) or self._owned(candidate)
+
+    def _pool_refusal(self, anchor: int, candidate: int) -> str | None:
+        """Why the pool `candidate` must stay out of the region; None if it may join."""
+        node, anchor_node = self.graph.nodes[candidate], self.graph.nodes[anchor]
+        if not node.op.has(Trait.POOLING):
+            return "it is no pooling"
+        if not anchor_node.op.has(Trait.CONTRACTION):
+            return "only a contraction takes a pool"
+        if self.shape(anchor) != anchor_node.result.type:
+            return "the region has a pool already"
+        pooled = node.operands[0]
+        if not _tiles(node.op, pooled.type) or pooled.type != anchor_node.result.type:
+            return f"its windows do not tile {pooled.type}"
+        return self._cycle(anchor, candidate) or self._owned(candidate)
+
+    def _cycle(self, anchor: int, candidate: int) -> str | None:
+        """Refuses if a path between the region and the candidate leads through a third node, which
+        would have to run both before and after the region."""
+        candidate = self.owner.get(candidate, candidate)
+        for middle in sorted(self.flow.predecessors(candidate)):
+            if middle != anchor and nx.has_path(self.flow, anchor, middle):
+                return f"it also needs {_label(self.graph.nodes[middle])}, which needs the region"
+        produces = self.flow.has_edge(candidate, anchor)
+        for middle in sorted(self.flow.successors(candidate)) if produces else []:
+            if middle != anchor and nx.has_path(self.flow, middle, anchor):
+                return f"{_label(self.graph.nodes[middle])} needs it, and the region needs that"
+        return None
+
+    def _owned(self, candidate: int) -> str | None:
+        """Refuses a node that another region has."""
+        if candidate not in self.owner:
+            return None
+        return f"it belongs to the region of {_label(self.graph.nodes[self.owner[candidate]])}"
+
+    def _merge(self, anchor: int, taken: int) -> None:
+        nx.contracted_nodes(self.flow, anchor, taken, self_loops=False, copy=False)
+        self.owner[taken] = anchor
+
+
+def _label(node: Node) -> str:
+    """`relu %2`, for reasons."""
+    return f"{node.op.name} %{node.results[0].name}"
+
+
+def _tiles(op: Op, image: TensorType) -> bool:
+    """Whether a pooling's windows neither overlap, nor leave gaps, nor read padding."""
+    kernel, stride, pad = (op.attributes[a] for a in ("kernel", "stride", "pad"))
+    if not isinstance(kernel, tuple) or kernel != stride or pad != (0, 0, 0, 0):
+        return False
+    return all(size % step == 0 for size, step in zip(image.shape[2:], kernel, strict=True))

@@ -1,0 +1,73 @@
+"""The text form of kernels: the printed form of every statement."""
+
+from __future__ import annotations
+
+import pytest
+
+from cnnc.backend.kernel.builder import KernelBuilder
+from cnnc.backend.kernel.ir import Access, Affine
+from cnnc.backend.kernel.printer import headline, print_affine, print_kernel
+
+EVERYTHING = """\
+kernel everything(read x: f32[58,64], read labels: i32[16], readwrite total: f32[], write y: f32[56,64]) {
+  parallel for oy in 0..56 {
+    reg acc: f32x8[2,1] = -inf
+    for r in max(0, -oy + 1)..min(3, -oy + 57) {
+      v0 = splat x8 x[oy + r, 0]
+      v1 = load x8 x[2*oy - r + 1, 8] count 6
+      acc[1,0] = fma x8 v0, v1, acc[1,0]
+    }
+    for c in 0..64 step 16 {
+      v3 = index x8 (oy + 2)
+      v4 = reduce max x8 acc[0,0]
+      v5 = broadcast x8 v4
+      v6 = select_lt x8 v3, 0.5, v5, v3
+      store x8 y[oy, c], v6
+      store x8 y[oy, c + 8], acc[1,0] count 3
+    }
+    v7 = load x1 total[]
+    v8 = load x8 labels[oy - 3]
+  }
+}
+"""
+
+
+def everything() -> KernelBuilder:
+    k = KernelBuilder("everything")
+    x, labels = k.buffer("x", (58, 64), Access.READ), k.buffer("labels", (16,), Access.READ, "i32")
+    total, y = k.buffer("total", (), Access.READWRITE), k.buffer("y", (56, 64), Access.WRITE)
+    with k.loop("oy", 0, 56, parallel=True) as oy:
+        acc = k.register("acc", 8, (2, 1), float("-inf"))
+        with k.loop("r", (0, 1 - oy), (3, 57 - oy)) as r:
+            broadcast = x.splat((oy + r, 0), 8)
+            acc[1, 0] = k.fma(broadcast, x.load((2 * oy - r + 1, 8), 8, 6), acc[1, 0])
+        with k.loop("c", 0, 64, 16) as c:
+            place = k.index(oy + 2, 8)
+            largest = k.broadcast(k.reduce("max", acc[0, 0]), 8)
+            y.store((oy, c), k.compute("select_lt", place, 0.5, largest, place))
+            y.store((oy, c + 8), acc[1, 0], 3)
+        total.load((), 1)
+        labels.load((oy - 3,), 8)
+    return k
+
+
+def test_every_statement_prints_as_documented() -> None:
+    assert print_kernel(everything().build()) == EVERYTHING
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        (Affine(), "0"),
+        (Affine(-3), "-3"),
+        (Affine.of(0, {"i": -1}), "-i"),
+        (Affine.of(-1, {"r": 1, "oy": 2}), "2*oy + r - 1"),
+        (Affine.of(7, {"a": -4, "b": -1}), "-4*a - b + 7"),
+    ],
+)
+def test_affine(expression: Affine, text: str) -> None:
+    assert print_affine(expression) == text
+
+
+def test_headline_of_a_loop_leaves_out_the_body() -> None:
+    assert headline(everything().build().body[0]) == "parallel for oy in 0..56"
