@@ -26,7 +26,7 @@ class Differentiate:
 
     `wrt` names the inputs, params or results to differentiate by; None means all params, in their
     order. Backward nodes keep the layer and the location of their forward node. Raises ShapeError
-    if the loss is no float scalar, CnncError for a name the graph does not have.
+    if the loss is no float scalar, CnncError for a graph without outputs or a name it does not have.
 
     graph @net(%x; @w) -> (%2) {            graph @net(%x; @w) -> (%2, %5) {
       %1 = mul(%x, @w)                        %1 = mul(%x, @w)
@@ -41,6 +41,8 @@ class Differentiate:
     wrt: tuple[str, ...] | None = None
 
     def __call__(self, graph: Graph) -> Graph:
+        if not graph.outputs:
+            raise CnncError(f"{graph.name} has no output, so there is no loss to differentiate")
         names = [p.name for p in graph.params] if self.wrt is None else self.wrt
         unknown = [name for name in names if name not in graph.values]
         if unknown:

@@ -127,6 +127,15 @@ class KernelBuilder:
         body = tuple(self._blocks.pop())
         self.append(For(variable, _bound(start), _bound(stop), step, body, parallel))
 
+    @contextmanager
+    def once_or_loop(self, name: str, extent: int) -> Iterator[Affine]:
+        """A loop over 0..extent; no loop at all for an extent of 1."""
+        if extent == 1:
+            yield affine(0)
+            return
+        with self.loop(name, 0, extent) as variable:
+            yield variable
+
     def unrolled(self, name: str, stop: int, factor: int, body: Callable[[Affine], None]) -> None:
         """`body(i)` for i in 0..stop: a loop of `factor` copies, then the remainder unrolled."""
         whole = stop - stop % factor
@@ -136,8 +145,8 @@ class KernelBuilder:
                     body(i + copy)
         else:
             whole = 0
-        for i in range(whole, stop):
-            body(affine(i))
+        for rest in range(whole, stop):
+            body(affine(rest))
 
     def register(self, name: str, lanes: int, shape: Sequence[int], initial: float = 0.0) -> Tile:
         tile = self._fresh(name)

@@ -69,7 +69,7 @@ class Layout:
     def pack(self, array: Array) -> Array:
         """Logical array -> physical array, C-contiguous, padding filled with zeros."""
         if self.blocked_axis is None:
-            return np.ascontiguousarray(array.transpose(self.axes))
+            return np.asarray(array.transpose(self.axes), order="C")
         a = self.blocked_axis
         blocks = -(-array.shape[a] // self.block)
         widths = [(0, 0)] * array.ndim
@@ -77,17 +77,17 @@ class Layout:
         padded = np.pad(array, widths)
         split = padded.reshape(*array.shape[:a], blocks, self.block, *array.shape[a + 1 :])
         outer = [x if x <= a else x + 1 for x in self.axes]
-        return np.ascontiguousarray(split.transpose(*outer, a + 1))
+        return np.asarray(split.transpose(*outer, a + 1), order="C")
 
     def unpack(self, physical: Array, shape: tuple[int, ...]) -> Array:
         """Physical array -> logical array of `shape`; the inverse of `pack`."""
         inverse = np.argsort(self.axes)
         if self.blocked_axis is None:
-            return np.ascontiguousarray(physical.transpose(inverse))
+            return np.asarray(physical.transpose(inverse), order="C")
         a = self.blocked_axis
         moved = np.moveaxis(physical.transpose(*inverse, len(self.axes)), -1, a + 1)
         merged = moved.reshape(*shape[:a], moved.shape[a] * self.block, *shape[a + 1 :])
-        return np.ascontiguousarray(np.take(merged, np.arange(shape[a]), axis=a))
+        return np.asarray(np.take(merged, np.arange(shape[a]), axis=a), order="C")
 
     def __str__(self) -> str:
         return self.tag

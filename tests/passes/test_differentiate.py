@@ -99,3 +99,5 @@ def test_mistakes_are_named() -> None:
         Differentiate(("x",))(b.build([b.emit(Relu(), x, name="y")]))
     with pytest.raises(CnncError, match="net has no value 'w'"):
         Differentiate(("w",))(b.build([b.emit(Sum((0,)), x)]))
+    with pytest.raises(CnncError, match="net has no output"):
+        Differentiate()(b.build([]))

@@ -1,0 +1,122 @@
+"""The geometry of a contraction: convolution, its input gradient and dense products seen as one.
+
+Every one of them is `result[n, m, y, x] = sum over r, s, c of source[n, c, y*sh + r*dh - top,
+x*sw + s*dw - left] * weight(m, r, s, c)`. An input gradient of stride 1 is a convolution with the
+filter flipped and its axes exchanged; a dense product is a 1x1 convolution whose pixels are the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cnnc.backend.kernels.site import Site, Tensor
+from cnnc.backend.kernels.tiles import row_cycles
+from cnnc.backend.target import Target
+from cnnc.ir.layout import CHANNELS_LAST
+from cnnc.ir.types import TensorType
+from cnnc.ops.conv import Conv2d, Conv2dInputGrad
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """Extents of a contraction; `channels` and `maps` count one group. `flipped` says that tap (r, s)
+    reads the weight of the opposite tap, as in an input gradient."""
+
+    batch: int
+    groups: int
+    channels: int
+    maps: int
+    source: tuple[int, int]
+    result: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    origin: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    flipped: bool = False
+
+    @property
+    def is_pointwise(self) -> bool:
+        """A 1x1 window that visits every pixel: rows may be cut and joined at will."""
+        return self.kernel == (1, 1) and self.stride == (1, 1) and self.source == self.result
+
+    def overhangs(self, axis: int) -> bool:
+        """Whether some window reaches beyond the source along rows (0) or columns (1)."""
+        reach = (self.result[axis] - 1) * self.stride[axis] + (self.kernel[axis] - 1) * self.dilation[axis]
+        return self.origin[axis] > 0 or reach - self.origin[axis] > self.source[axis] - 1
+
+    def source_index(self, axis: int, position: int, tap: int) -> int:
+        return position * self.stride[axis] + tap * self.dilation[axis] - self.origin[axis]
+
+    @property
+    def flops(self) -> int:
+        pixels = self.batch * self.result[0] * self.result[1]
+        return 2 * pixels * self.groups * self.maps * self.channels * self.kernel[0] * self.kernel[1]
+
+
+def forward(op: Conv2d, x: TensorType, w: TensorType, y: TensorType) -> Contraction:
+    """A convolution as it stands."""
+    n, _, height, width = x.shape
+    maps, channels, kh, kw = w.shape
+    return Contraction(
+        n,
+        op.groups,
+        channels,
+        maps // op.groups,
+        (height, width),
+        (y.shape[2], y.shape[3]),
+        (kh, kw),
+        op.stride,
+        op.pad[:2],
+        op.dilation,
+    )
+
+
+def input_grad(op: Conv2dInputGrad, dy: TensorType, w: TensorType, dx: TensorType) -> Contraction:
+    """An input gradient of stride 1: the flipped filter over dy, shifted by what the pad leaves."""
+    maps, channels, kh, kw = w.shape
+    origin = ((kh - 1) * op.dilation[0] - op.pad[0], (kw - 1) * op.dilation[1] - op.pad[1])
+    return Contraction(
+        dy.shape[0],
+        op.groups,
+        maps // op.groups,
+        channels,
+        (dy.shape[2], dy.shape[3]),
+        (dx.shape[2], dx.shape[3]),
+        (kh, kw),
+        (1, 1),
+        origin,
+        op.dilation,
+        flipped=True,
+    )
+
+
+def dense(rows: int, channels: int, maps: int) -> Contraction:
+    """A dense product over `rows` rows: each row is a pixel of one image."""
+    return Contraction(1, 1, channels, maps, (rows, 1), (rows, 1), (1, 1))
+
+
+def fold_rows(shape: Contraction, target: Target, vectors: int) -> Contraction:
+    """Join rows of a pointwise contraction into longer ones, if register tiles fit those better.
+
+    The rows stay a divisor of what they were, so that they still spread over the threads.
+    """
+    height, width = shape.result
+    factors = [f for f in range(1, height + 1) if height % f == 0 and width * f <= 256 or f == 1]
+    best = min(factors, key=lambda f: (row_cycles(target, width * f, vectors) * (height // f), f))
+    size = (height // best, width * best)
+    return replace(shape, source=size, result=size)
+
+
+def as_images(site: Site, shape: Contraction, is_pixel_tensor: Callable[[int], bool]) -> Site:
+    """The site with its pixel tensors seen as [N,C,H,W] of the contraction's extents, in memory as they
+    were; `is_pixel_tensor` tells for an operand's number. Results are pixel tensors all."""
+
+    def image(tensor: Tensor) -> Tensor:
+        channels = tensor.type.size // (shape.batch * shape.result[0] * shape.result[1])
+        seen = TensorType(tensor.type.dtype, (shape.batch, channels, *shape.result))
+        keeps_layout = tensor.type.rank == 4 and tensor.layout.block == 1
+        return Tensor(seen, tensor.layout if keeps_layout else CHANNELS_LAST)
+
+    operands = tuple(image(t) if is_pixel_tensor(i) else t for i, t in enumerate(site.operands))
+    return replace(site, operands=operands, results=tuple(map(image, site.results)))

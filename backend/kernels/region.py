@@ -1,0 +1,157 @@
+"""The region a kernel computes: its anchor, and the epilogue applied to the anchor's values in registers.
+
+A kernel function computes vectors of the anchor's result, each at a `Point`, and hands them to
+`Epilogue.finish`, which runs the fused ops on them and stores every result of the site. A plain op
+is a region without an epilogue, so kernel functions need not ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from cnnc.backend.kernel.builder import KernelBuilder, Vec
+from cnnc.backend.kernel.ir import Affine, affine
+from cnnc.backend.kernels.expressions import emit_expression
+from cnnc.backend.kernels.site import Arguments, Site, Tensor
+from cnnc.errors import UnsupportedError
+from cnnc.ir.graph import Graph, Node, Value
+from cnnc.ir.op import Op
+from cnnc.ops.elementwise import LETTERS, Elementwise
+from cnnc.ops.fused import Fused
+from cnnc.ops.pool import MaxPool2d, MeanPool2d
+
+Point = tuple[Affine, ...]
+"""Logical coordinates of a vector's first element, one per axis; its lanes run along axis 1."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A site's ops as one small graph, and the site's number for each of its inputs and outputs."""
+
+    site: Site
+
+    @cached_property
+    def body(self) -> Graph:
+        op = self.site.op
+        if isinstance(op, Fused):
+            return op.body
+        inputs = tuple(Value(f"a{i}", t.type) for i, t in enumerate(self.site.operands))
+        outputs = tuple(Value(f"r{i}", t.type) for i, t in enumerate(self.site.results))
+        return Graph(op.name, inputs, nodes=(Node(op, inputs, outputs),), outputs=outputs)
+
+    @property
+    def anchor(self) -> Op:
+        return self.body.nodes[0].op
+
+    @property
+    def epilogue(self) -> tuple[Node, ...]:
+        return self.body.nodes[1:]
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Rows and columns of the anchor's result that one vector of the site's needs at once."""
+        for node in self.epilogue:
+            if isinstance(node.op, MaxPool2d | MeanPool2d):
+                return node.op.kernel
+        return 1, 1
+
+    @property
+    def result(self) -> Value:
+        """The anchor's result, inside the body."""
+        return self.body.nodes[0].results[0]
+
+    def operand(self, position: int) -> int:
+        """The site's number of the anchor's operand at `position`."""
+        return self.body.inputs.index(self.body.nodes[0].operands[position])
+
+    def anchor_tensor(self, position: int) -> Tensor:
+        return self.site.operands[self.operand(position)]
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """Finishes the anchor's vectors inside a kernel: `finish` may be called for any number of tiles."""
+
+    k: KernelBuilder
+    region: Region
+    arguments: Arguments
+
+    def finish(self, values: Mapping[Point, Vec], count: int) -> None:
+        """Run the fused ops on vectors of the anchor's result and store all results.
+
+        `values` has every vector of whole pooling windows; `count` lanes of each are valid.
+        """
+        body = self.region.body
+        known: dict[Value, Mapping[Point, Vec]] = {self.region.result: values}
+        loaded: dict[tuple[Value, Point], Vec] = {}
+        for node in self.region.epilogue:
+            if isinstance(node.op, Elementwise):
+                known[node.result] = self._elementwise(node, known, loaded, count)
+            else:
+                known[node.result] = self._pool(node, known[node.operands[0]])
+        for number, value in enumerate(body.outputs):
+            tensor, handle = self.region.site.results[number], self.arguments.results[number]
+            for point, vector in known[value].items():
+                handle.store(tensor.place(point), vector, count)
+
+    def _elementwise(
+        self,
+        node: Node,
+        known: Mapping[Value, Mapping[Point, Vec]],
+        loaded: dict[tuple[Value, Point], Vec],
+        count: int,
+    ) -> Mapping[Point, Vec]:
+        assert isinstance(node.op, Elementwise)
+        tiles = [known[o] for o in node.operands if o in known]
+        results: dict[Point, Vec] = {}
+        for point, sample in tiles[0].items():
+            operands = {
+                letter: known[o][point] if o in known else self._load(o, point, sample.lanes, count, loaded)
+                for letter, o in zip(LETTERS, node.operands, strict=False)
+            }
+            results[point] = emit_expression(self.k, node.op.expr, operands, sample.lanes)
+        return results
+
+    def _load(
+        self, value: Value, point: Point, lanes: int, count: int, loaded: dict[tuple[Value, Point], Vec]
+    ) -> Vec:
+        """An operand from outside the region at a point: in full, one per channel, or a scalar."""
+        number = self.region.body.inputs.index(value)
+        handle, tensor = self.arguments.operands[number], self.region.site.operands[number]
+        rank = value.type.rank
+        place = point if rank == len(point) else point[1:2] if rank == 1 else ()
+        if (value, place) not in loaded:
+            loaded[value, place] = (
+                handle.load(tensor.place(place), lanes, count) if place else handle.splat((), lanes)
+            )
+        return loaded[value, place]
+
+    def _pool(self, node: Node, values: Mapping[Point, Vec]) -> Mapping[Point, Vec]:
+        op = node.op
+        if not isinstance(op, MaxPool2d | MeanPool2d):
+            raise UnsupportedError(f"{op.name} cannot be part of an epilogue")
+        pooled: dict[Point, Vec] = {}
+        for point, vector in values.items():
+            place = (*point[:2], _divided(point[2], op.kernel[0]), _divided(point[3], op.kernel[1]))
+            if place not in pooled:
+                pooled[place] = vector
+            elif isinstance(op, MaxPool2d):
+                pooled[place] = self.k.max(pooled[place], vector)
+            else:
+                pooled[place] = pooled[place] + vector
+        if isinstance(op, MaxPool2d):
+            return pooled
+        share = 1.0 / (op.kernel[0] * op.kernel[1])
+        return {place: vector * share for place, vector in pooled.items()}
+
+
+def _divided(coordinate: Affine, divisor: int) -> Affine:
+    """floor(coordinate / divisor); the variables' coefficients are multiples of the divisor."""
+    assert all(c % divisor == 0 for _, c in coordinate.terms), f"{coordinate} is not in windows of {divisor}"
+    return Affine(coordinate.constant // divisor, tuple((v, c // divisor) for v, c in coordinate.terms))
+
+
+def point(*coordinates: Affine | int) -> Point:
+    return tuple(map(affine, coordinates))

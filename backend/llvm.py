@@ -1,0 +1,99 @@
+"""LLVM through llvmlite; nothing else imports it. IR text in; object code, assembly or a running function out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import llvmlite.binding as llvm
+
+from cnnc.backend.target import Target, match_host
+from cnnc.errors import UnsupportedError
+
+
+def host() -> Target:
+    """The target of this machine."""
+    features = llvm.get_host_cpu_features()
+    return match_host(llvm.get_process_triple(), {name: bool(has) for name, has in features.items()})
+
+
+def host_features() -> frozenset[str]:
+    """What this machine's CPU has, in LLVM's words."""
+    return frozenset(name for name, has in llvm.get_host_cpu_features().items() if has)
+
+
+def version() -> str:
+    """LLVM's version, part of every cache key."""
+    return ".".join(map(str, llvm.llvm_version_info))
+
+
+@dataclass(frozen=True)
+class CodeGenerator:
+    """Turns IR text into machine code for one target. `pic` for libraries and programs."""
+
+    target: Target
+
+    def object_code(self, text: str) -> bytes:
+        """An object file of the module."""
+        machine, module = self._prepare(text)
+        code: bytes = machine.emit_object(module)
+        return code
+
+    def assembly(self, text: str) -> str:
+        """The module as assembly."""
+        machine, module = self._prepare(text)
+        code: str = machine.emit_assembly(module)
+        return code
+
+    def optimized(self, text: str) -> str:
+        """The module after LLVM's passes, as IR text."""
+        _, module = self._prepare(text)
+        return str(module)
+
+    def _prepare(self, text: str) -> tuple[llvm.TargetMachine, llvm.ModuleRef]:
+        machine = _machine(self.target)
+        module = llvm.parse_assembly(_with_target(text, self.target, machine))
+        module.verify()
+        _optimize(module, machine)
+        return machine, module
+
+
+def _machine(target: Target) -> llvm.TargetMachine:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    llvm.initialize_native_asmparser()
+    try:
+        found = llvm.Target.from_triple(target.triple)
+    except RuntimeError as error:
+        raise UnsupportedError(f"this LLVM has no code generator for {target.triple}: {error}") from None
+    return found.create_target_machine(
+        cpu=target.cpu, features=target.feature_text, opt=2, reloc="pic", codemodel="default"
+    )
+
+
+def _with_target(text: str, target: Target, machine: llvm.TargetMachine) -> str:
+    return f'target triple = "{target.triple}"\ntarget datalayout = "{machine.target_data}"\n\n{text}'
+
+
+def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
+    """Only scalar clean-up: the kernels are vectorized and unrolled already."""
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    passes.run(module, builder)
+
+
+class Jit:
+    """Object code of this process: functions by name, alive as long as the object."""
+
+    def __init__(self, target: Target, objects: list[bytes]) -> None:
+        machine = _machine(replace(target, triple=llvm.get_process_triple()))
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        for code in objects:
+            self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+
+    def address(self, name: str) -> int:
+        """Where a function or constant lies."""
+        found: int = self._engine.get_function_address(name)
+        return found

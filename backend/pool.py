@@ -1,0 +1,327 @@
+"""The fork-join pool of generated code, as LLVM IR: it needs libc's threads and no compiler but LLVM.
+
+`pool_ir` gives the text that is put before a network's kernels. C callers see `P_pool_create` and
+`P_pool_destroy` (P is the network's name), kernels call `P_parallel`. All state is in the pool.
+
+Threads meet at two gates (gate.py): workers wait at `start`, the caller of a fork at `done`.
+
+    fork, by the caller                          worker `index`, forever
+    write task, args, count; pending = workers   wait(start)
+    open(start)                                  leave if there is no task: the pool is being destroyed
+    run chunk 0                                  run chunk `index`
+    wait(done)                                   if --pending = 0: open(done)
+
+Every worker passes through every generation of `start`, since the caller waits for all of them before
+it opens the next. Counting `pending` down both acquires and releases, so the last worker has the
+results of all others when it opens `done`. Chunks depend on count and threads alone, never on who
+comes first. While all threads are awake a fork makes no system call, and idle workers fall asleep
+soon after the last one.
+"""
+
+from __future__ import annotations
+
+from string import Template
+
+from cnnc.backend.gate import LINE_BYTES, SPINS, gate_ir
+
+MAX_THREADS = 4096
+"""Most threads of a pool: more is taken for a mistake."""
+
+POOL_FIELDS = (
+    ("start", "%$p.gate"),
+    ("done", "%$p.gate"),
+    ("pending", "i32"),  # workers that have not finished the current fork, on a cache line of its own
+    ("gap", "[$gap x i8]"),
+    ("threads", "i32"),  # running threads, with the caller
+    ("count", "i64"),
+    ("task", "ptr"),  # null tells the workers to leave
+    ("args", "ptr"),
+    ("seats", "[0 x %$p.seat]"),  # one per thread, allocated behind the pool; the caller's, 0, is empty
+)
+"""The pool's structure: `$name` is a field's index in the texts below."""
+
+TYPES = """\
+%$p.seat = type { ptr, $word, i32 }  ; pool, pthread_t, index of a worker
+%$p.pool = type { $pool_types }
+
+declare i32 @posix_memalign(ptr, $word, $word)
+declare void @free(ptr)
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_join($word, ptr)
+"""
+
+ALLOCATE = """\
+; A pool of the calling thread alone, with seats for `seats` threads; null if there is no memory.
+define internal ptr @$p.allocate(i32 %seats) nounwind {
+entry:
+  %memory = alloca ptr
+  %end = getelementptr %$p.pool, ptr null, i32 0, i32 $seats, i32 %seats
+  %bytes = ptrtoint ptr %end to $word
+  %memory_error = call i32 @posix_memalign(ptr %memory, $word $line_bytes, $word %bytes)
+  %has_memory = icmp eq i32 %memory_error, 0
+  br i1 %has_memory, label %fill, label %fail
+
+fill:
+  %pool = load ptr, ptr %memory
+  %start = getelementptr %$p.pool, ptr %pool, i32 0, i32 $start
+  %done = getelementptr %$p.pool, ptr %pool, i32 0, i32 $done
+  %threads_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $threads
+  store i32 1, ptr %threads_at
+  %start_error = call i32 @$p.make_gate(ptr %start)
+  %done_error = call i32 @$p.make_gate(ptr %done)
+  %error = or i32 %start_error, %done_error
+  %has_gates = icmp eq i32 %error, 0
+  br i1 %has_gates, label %made, label %discard
+
+made:
+  ret ptr %pool
+
+discard:
+  call void @free(ptr %pool)
+  br label %fail
+
+fail:
+  ret ptr null
+}
+"""
+
+HIRE = """\
+; Starts workers until the pool has `threads` threads; false when the system refuses one.
+define internal i1 @$p.hire(ptr %pool, i32 %threads) nounwind {
+entry:
+  %threads_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $threads
+  br label %next
+
+next:
+  %index = phi i32 [ 1, %entry ], [ %running, %hired ]
+  %is_complete = icmp eq i32 %index, %threads
+  br i1 %is_complete, label %end, label %launch
+
+launch:
+  %seat = getelementptr %$p.pool, ptr %pool, i32 0, i32 $seats, i32 %index
+  %thread_at = getelementptr %$p.seat, ptr %seat, i32 0, i32 1
+  %index_at = getelementptr %$p.seat, ptr %seat, i32 0, i32 2
+  store ptr %pool, ptr %seat
+  store i32 %index, ptr %index_at
+  %error = call i32 @pthread_create(ptr %thread_at, ptr null, ptr @$p.worker, ptr %seat)
+  %is_running = icmp eq i32 %error, 0
+  br i1 %is_running, label %hired, label %end
+
+hired:                                    ; workers read this only after the first generation opens
+  %running = add i32 %index, 1
+  store i32 %running, ptr %threads_at
+  br label %next
+
+end:
+  ret i1 %is_complete
+}
+"""
+
+CREATE = """\
+; A pool of `threads` threads, the caller's included; null when they cannot be had.
+define ptr @${p}_pool_create(i32 %threads) nounwind {
+entry:
+  %workers = sub i32 %threads, 1          ; as an unsigned number, too large for threads < 1
+  %is_sane = icmp ult i32 %workers, $max_threads
+  br i1 %is_sane, label %allocate, label %fail
+
+allocate:
+  %pool = call ptr @$p.allocate(i32 %threads)
+  %has_pool = icmp ne ptr %pool, null
+  br i1 %has_pool, label %hire, label %fail
+
+hire:
+  %is_complete = call i1 @$p.hire(ptr %pool, i32 %threads)
+  br i1 %is_complete, label %made, label %undo
+
+made:
+  ret ptr %pool
+
+undo:                                     ; a pool of the threads that did start
+  call void @${p}_pool_destroy(ptr %pool)
+  br label %fail
+
+fail:
+  ret ptr null
+}
+"""
+
+DESTROY = """\
+; Ends the workers, waits for them and frees the pool, which may be null. No fork may be running.
+define void @${p}_pool_destroy(ptr %pool) nounwind {
+entry:
+  %has_pool = icmp ne ptr %pool, null
+  br i1 %has_pool, label %dismiss, label %end
+
+dismiss:
+  %start = getelementptr %$p.pool, ptr %pool, i32 0, i32 $start
+  %done = getelementptr %$p.pool, ptr %pool, i32 0, i32 $done
+  %task_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $task
+  %threads_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $threads
+  %threads = load i32, ptr %threads_at
+  store ptr null, ptr %task_at
+  call void @$p.open(ptr %start)
+  br label %next
+
+next:
+  %index = phi i32 [ 1, %dismiss ], [ %following, %join ]
+  %is_left = icmp ult i32 %index, %threads
+  br i1 %is_left, label %join, label %release
+
+join:
+  %thread_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $seats, i32 %index, i32 1
+  %thread = load $word, ptr %thread_at
+  call i32 @pthread_join($word %thread, ptr null)
+  %following = add i32 %index, 1
+  br label %next
+
+release:
+  call void @$p.drop_gate(ptr %start)
+  call void @$p.drop_gate(ptr %done)
+  call void @free(ptr %pool)
+  br label %end
+
+end:
+  ret void
+}
+"""
+
+SHARE = """\
+; Runs chunk `index` of the current task: count * index / threads .. count * (index + 1) / threads.
+define internal void @$p.share(ptr %pool, i32 %index) nounwind {
+entry:
+  %threads_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $threads
+  %count_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $count
+  %task_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $task
+  %args_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $args
+  %threads = load i32, ptr %threads_at
+  %count = load i64, ptr %count_at
+  %task = load ptr, ptr %task_at
+  %args = load ptr, ptr %args_at
+  %chunks = zext i32 %threads to i64
+  %chunk = zext i32 %index to i64
+  %scaled_begin = mul i64 %count, %chunk
+  %scaled_end = add i64 %scaled_begin, %count
+  %begin = udiv i64 %scaled_begin, %chunks
+  %end = udiv i64 %scaled_end, %chunks
+  %is_empty = icmp eq i64 %begin, %end
+  br i1 %is_empty, label %shared, label %run
+
+run:
+  call void %task(ptr %args, i64 %begin, i64 %end)
+  br label %shared
+
+shared:
+  ret void
+}
+"""
+
+PARALLEL = """\
+; Runs task(args, begin, end) over 0..count, split over the pool's threads; returns when all is done.
+; Without a pool the calling thread runs all of it. Not inlined, lest each kernel's body be there twice.
+define internal void @${p}_parallel(ptr %pool, ptr %task, ptr %args, i64 %count) nounwind noinline {
+entry:
+  %has_pool = icmp ne ptr %pool, null
+  br i1 %has_pool, label %measure, label %alone
+
+measure:
+  %threads_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $threads
+  %threads = load i32, ptr %threads_at
+  %workers = sub i32 %threads, 1
+  %has_workers = icmp ne i32 %workers, 0
+  br i1 %has_workers, label %fork, label %alone
+
+alone:
+  call void %task(ptr %args, i64 0, i64 %count)
+  ret void
+
+fork:
+  %count_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $count
+  %task_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $task
+  %args_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $args
+  %pending = getelementptr %$p.pool, ptr %pool, i32 0, i32 $pending
+  %start = getelementptr %$p.pool, ptr %pool, i32 0, i32 $start
+  %done = getelementptr %$p.pool, ptr %pool, i32 0, i32 $done
+  store i64 %count, ptr %count_at
+  store ptr %task, ptr %task_at
+  store ptr %args, ptr %args_at
+  store atomic i32 %workers, ptr %pending monotonic, align 4
+  %seen = load atomic i32, ptr %done monotonic, align 4
+  call void @$p.open(ptr %start)
+  call void @$p.share(ptr %pool, i32 0)
+  call i32 @$p.wait(ptr %done, i32 %seen)
+  ret void
+}
+"""
+
+WORKER = """\
+; A worker thread: runs its chunk of every generation until a generation has no task.
+define internal ptr @$p.worker(ptr %seat) nounwind {
+entry:
+  %index_at = getelementptr %$p.seat, ptr %seat, i32 0, i32 2
+  %index = load i32, ptr %index_at
+  %pool = load ptr, ptr %seat
+  %start = getelementptr %$p.pool, ptr %pool, i32 0, i32 $start
+  %done = getelementptr %$p.pool, ptr %pool, i32 0, i32 $done
+  %pending = getelementptr %$p.pool, ptr %pool, i32 0, i32 $pending
+  %task_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $task
+  br label %idle
+
+idle:
+  %seen = phi i32 [ 0, %entry ], [ %now, %work ], [ %now, %report ]
+  %now = call i32 @$p.wait(ptr %start, i32 %seen)
+  %task = load ptr, ptr %task_at
+  %has_task = icmp ne ptr %task, null
+  br i1 %has_task, label %work, label %leave
+
+work:
+  call void @$p.share(ptr %pool, i32 %index)
+  %unfinished = atomicrmw sub ptr %pending, i32 1 acq_rel, align 4
+  %is_last = icmp eq i32 %unfinished, 1
+  br i1 %is_last, label %report, label %idle
+
+report:
+  call void @$p.open(ptr %done)
+  br label %idle
+
+leave:
+  ret ptr null
+}
+"""
+
+PARTS = (TYPES, ALLOCATE, HIRE, CREATE, DESTROY, SHARE, PARALLEL, WORKER)
+
+
+def pool_ir(prefix: str, pointer_bits: int = 64, spins: int = SPINS) -> str:
+    """The pool's types and functions, without target lines. `prefix` is a C identifier.
+
+    Exported, for C:
+
+        ptr @P_pool_create(i32 threads)     threads with the calling one; null when there is no memory,
+                                            a thread cannot be started, or not 1 <= threads <= 4096
+        void @P_pool_destroy(ptr pool)      ends its threads; null does nothing
+
+    Internal, for kernels:
+
+        void @P_parallel(ptr pool, ptr task, ptr args, i64 count)
+
+    calls `void task(ptr args, i64 begin, i64 end)` on every thread t with the range
+    count * t / threads .. count * (t + 1) / threads unless it is empty, the calling thread being 0,
+    and returns when all have returned and their stores can be seen. With a null pool or one thread
+    it is `task(args, 0, count)`. A task must not fork, and a pool serves one fork at a time. A child
+    process made by fork() has none of the threads and must not touch its parent's pools.
+
+    `pointer_bits` is the target's, also of its size_t and pthread_t. `spins` is how often a waiting
+    thread looks before it sleeps.
+    """
+    values = {
+        "p": prefix,
+        "word": f"i{pointer_bits}",
+        "gap": LINE_BYTES - 4,
+        "line_bytes": LINE_BYTES,
+        "max_threads": MAX_THREADS,
+    }
+    fields = {name: index for index, (name, _) in enumerate(POOL_FIELDS) if name != "gap"}
+    types = Template(", ".join(kind for _, kind in POOL_FIELDS)).substitute(values)
+    parts = [Template(part).substitute(values, **fields, pool_types=types) for part in PARTS]
+    return "\n".join([gate_ir(prefix, spins), *parts])

@@ -1,0 +1,95 @@
+"""Targets: what a machine has, as data. Register tiles, vector widths and fork decisions come from here.
+
+`host()` asks LLVM about this machine; `TARGETS` are the named ones for building elsewhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from cnnc.errors import UnsupportedError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine. `cpu` and `features` are LLVM's words, `features` what a CPU must have to run the code.
+
+    `lanes` is float32 elements of a vector register, `registers` how many there are, `fma_units`
+    vector FMAs started a cycle, `fma_latency` cycles until a result can be used. Cache sizes in bytes.
+    `fork_flops` is the least work for which waking the other threads pays.
+    """
+
+    name: str
+    triple: str
+    cpu: str
+    features: tuple[str, ...]
+    lanes: int
+    registers: int
+    has_fma: bool = True
+    has_round: bool = True
+    folds_broadcast: bool = False
+    masks: bool = False
+    fma_units: int = 2
+    fma_latency: int = 4
+    l1_bytes: int = 32 * 1024
+    l2_bytes: int = 512 * 1024
+    fork_flops: int = 400_000
+
+    @property
+    def feature_text(self) -> str:
+        """LLVM's attribute string, `+avx2,+fma`."""
+        return ",".join(f"+{feature}" for feature in self.features)
+
+
+_LINUX_X86 = "x86_64-unknown-linux-gnu"
+_LINUX_ARM = "aarch64-unknown-linux-gnu"
+_AVX2 = ("avx", "avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "popcnt")
+_AVX512 = (*_AVX2, "avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512cd")
+
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {
+        "x86-64": Target("x86-64", _LINUX_X86, "x86-64", ("sse2",), lanes=4, registers=16, has_fma=False, has_round=False),
+        "avx2": Target("avx2", _LINUX_X86, "x86-64-v3", _AVX2, lanes=8, registers=16),
+        "avx512": Target(
+            "avx512",
+            _LINUX_X86,
+            "x86-64-v4",
+            _AVX512,
+            lanes=16,
+            registers=32,
+            folds_broadcast=True,
+            masks=True,
+            l1_bytes=48 * 1024,
+            l2_bytes=1024 * 1024,
+        ),
+        "arm64": Target("arm64", _LINUX_ARM, "generic", ("neon",), lanes=4, registers=32),
+    }
+)
+"""Targets by the name `--target` takes."""
+
+
+def named_target(name: str, host_target: Target) -> Target:
+    """The target of that name, `host` being the given one. Raises UnsupportedError on another name."""
+    if name == "host":
+        return host_target
+    if name in TARGETS:
+        return TARGETS[name]
+    known = ["host", *TARGETS]
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UnsupportedError(f"unknown target {name!r}{hint} (known: {', '.join(known)})")
+
+
+def match_host(triple: str, features: Mapping[str, bool]) -> Target:
+    """The widest named target that a machine of this LLVM triple and these features runs."""
+    if triple.startswith(("aarch64", "arm64")):
+        return replace(TARGETS["arm64"], triple=triple)
+    if not triple.startswith("x86_64"):
+        raise UnsupportedError(f"no kernels for {triple}; the targets are {', '.join(TARGETS)}")
+    fitting = [
+        t for t in TARGETS.values() if t.triple == _LINUX_X86 and all(features.get(f) for f in t.features)
+    ]
+    return replace(max(fitting, key=lambda t: t.lanes), triple=triple)
