@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from cnnc.backend.kernel.builder import KernelBuilder
+from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, affine
 
 CHUNK = 4096
@@ -16,6 +16,9 @@ UNROLL = 4
 
 Body = Callable[[Affine, int], None]
 """What is done with a vector: its start along the dimension, and how many of its lanes are valid."""
+
+Term = Callable[[Affine, int], Vec]
+"""The vector that starts there, of which that many lanes are valid."""
 
 
 @contextmanager
@@ -54,3 +57,58 @@ def flat_vectors(k: KernelBuilder, size: int, lanes: int, body: Body) -> None:
         if rest:
             with k.loop("i", (chunk, full), (end - rest + 1, full + 1)) as i:
                 body(i, rest)
+
+
+def reduce_vectors(
+    k: KernelBuilder, extent: int, lanes: int, function: str, initial: float, term: Term
+) -> Vec:
+    """add, max or min of `term` over the vectors that cover 0..extent, then over lanes; one lane.
+
+    The lanes beyond the last vector's elements count as well: the term must make them harmless.
+    """
+    total = k.register("total", lanes, (1,), initial)
+
+    def tile(start: Affine, count: int) -> None:
+        total[0,] = k.compute(function, total[0,], term(start, count))
+
+    vectors(k, extent, lanes, tile)
+    return k.reduce(function, total[0,])
+
+
+def flat_sum(k: KernelBuilder, size: int, lanes: int, term: Term) -> Vec:
+    """The sum of `term` over flat memory, one lane; chunks are totalled apart, which bounds the error."""
+    total = k.register("total", lanes, (1,))
+
+    def chunk(first: Affine, extent: int) -> None:
+        part = Accumulators(k, lanes, UNROLL)
+        vectors(k, extent, lanes, lambda start, count: part.add(term(first + start, count)))
+        total[0,] = total[0,] + part.total()
+
+    whole = size - size % CHUNK
+    if whole:
+        with k.loop("chunk", 0, whole, CHUNK) as first:
+            chunk(first, CHUNK)
+    if whole < size:
+        chunk(affine(whole), size - whole)
+    return k.reduce("add", total[0,])
+
+
+class Accumulators:
+    """A sum kept in several registers, used in turn, so that an addition need not wait for the last."""
+
+    def __init__(self, k: KernelBuilder, lanes: int, ways: int) -> None:
+        self._tile = k.register("part", lanes, (ways,))
+        self._ways = ways
+        self._turn = 0
+
+    def add(self, value: Vec) -> None:
+        self._tile[self._turn,] = self._tile[self._turn,] + value
+        self._turn = (self._turn + 1) % self._ways
+
+    def total(self) -> Vec:
+        """The sum of the registers, by halves."""
+        parts = [self._tile[way,] for way in range(self._ways)]
+        while len(parts) > 1:
+            half = (len(parts) + 1) // 2
+            parts = [a + b for a, b in zip(parts, parts[half:], strict=False)] + parts[len(parts) - half : half]
+        return parts[0]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Tile, Vec
+from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel
 from cnnc.backend.kernels.loops import nest, vectors
 from cnnc.backend.kernels.region import Epilogue, Region, point
-from cnnc.backend.kernels.site import Site, Tensor, declare
-from cnnc.backend.kernels.windows import Windows
+from cnnc.backend.kernels.site import Site, declare
+from cnnc.backend.kernels.windows import Pixels, Windows
 from cnnc.ops.pool import MaxPool2d, MeanPool2d
 
 Combine = Callable[[Vec, Vec], Vec]
@@ -35,21 +34,21 @@ def mean_pool2d(site: Site) -> Kernel:
 def _pool(k: KernelBuilder, region: Region, initial: float, combine: Combine, share: float) -> Kernel:
     op, source = region.anchor, region.anchor_tensor(0)
     assert isinstance(op, MaxPool2d | MeanPool2d)
-    images, channels, *result = region.result.type.shape
-    windows = Windows(op.kernel, op.stride, op.pad, source.shape[2:4], (result[0], result[1]))
+    images, channels, rows, _ = region.result.type.shape
+    windows = Windows.of(op, source.type, region.result.type)
     lanes = region.site.lanes(channels)
     arguments = declare(k, region.site)
     x, epilogue = arguments.operands[region.operand(0)], Epilogue(k, region, arguments)
-    with nest(k, (images, result[0]), parallel=True) as (image, oy):
+    with nest(k, (images, rows), parallel=True) as (image, oy):
 
         def column(ox: Affine, taps: Sequence[int]) -> None:
             def tile(start: Affine, count: int) -> None:
                 total = k.register("total", lanes, (1,), initial)
-                reader = _Reader(x, source, image, start, lanes, count)
+                pixels = Pixels(x, source, image, start, lanes, count)
 
                 def row(r: Affine) -> None:
                     for s in taps:
-                        value = reader.load(windows.row(oy, r), windows.column(ox, s))
+                        value = pixels.load(windows.row(oy, r), windows.column(ox, s))
                         total[0,] = combine(total[0,], value)
 
                 windows.each_row(k, oy, row)

@@ -1,4 +1,4 @@
-"""Where a pooling window lies inside its map, for kernels that must not read the padding."""
+"""Pooling windows on channels-last maps, for kernels that never touch the padding."""
 
 from __future__ import annotations
 
@@ -6,11 +6,45 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cnnc.backend.kernel.builder import KernelBuilder
+from cnnc.backend.kernel.builder import BufferHandle, Coordinate, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, affine
+from cnnc.backend.kernels.site import Tensor
+from cnnc.errors import UnsupportedError
+from cnnc.ir.types import TensorType
+from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
 
 UNROLLED_TAPS = 16
 """Places of a window up to which it is written out instead of looped over."""
+
+Pool = MaxPool2d | MaxPool2dGrad | MeanPool2d | MeanPool2dGrad
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The channels from `channel` on of one image in a channels-last map, read and written by pixel.
+
+    Raises UnsupportedError for other layouts.
+    """
+
+    handle: BufferHandle
+    tensor: Tensor
+    image: Affine
+    channel: Affine
+    lanes: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.tensor.inner_axis != 1:
+            raise UnsupportedError(f"pooling needs channels-last maps (acdb), not {self.tensor.layout}")
+
+    def load(self, y: Affine, x: Affine) -> Vec:
+        return self.handle.load(self._place(y, x), self.lanes, self.count)
+
+    def store(self, y: Affine, x: Affine, value: Vec) -> None:
+        self.handle.store(self._place(y, x), value, self.count)
+
+    def _place(self, y: Affine, x: Affine) -> tuple[Coordinate, ...]:
+        return self.tensor.place((self.image, self.channel, y, x))
 
 
 @dataclass(frozen=True)
@@ -25,6 +59,12 @@ class Windows:
     pad: tuple[int, int, int, int]
     size: tuple[int, int]
     result: tuple[int, int]
+
+    @classmethod
+    def of(cls, op: Pool, x: TensorType, y: TensorType) -> Windows:
+        """Those of an op that pools `x` to `y`, [N,C,H,W] both."""
+        (height, width), (rows, columns) = x.shape[2:], y.shape[2:]
+        return cls(op.kernel, op.stride, op.pad, (height, width), (rows, columns))
 
     @property
     def tile(self) -> bool:

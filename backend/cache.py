@@ -1,0 +1,74 @@
+"""Objects on disk: compiled kernels by the hash of what they were made from.
+
+Safe for several processes at once: an entry is written whole, under a name that fixes its contents.
+A damaged entry is rebuilt, the oldest go when the cache grows beyond its bound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnc.errors import CnncError
+from cnnc.files import write_whole
+
+MAX_BYTES = 512 * 1024 * 1024
+
+
+def default_directory() -> Path:
+    """Where caches belong: XDG_CACHE_HOME or ~/.cache, as the XDG base directory specification says."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "cnnc"
+
+
+@dataclass(frozen=True)
+class ObjectCache:
+    """Files named by key in `directory`, None to keep nothing. A cache that cannot be written is no error."""
+
+    directory: Path | None
+    max_bytes: int = MAX_BYTES
+
+    def get(self, key: str, make: Callable[[], bytes]) -> bytes:
+        """The bytes kept under `key` (any text), made and kept first if need be."""
+        if self.directory is None:
+            return make()
+        path = self.directory / f"{hashlib.sha256(key.encode()).hexdigest()}.o"
+        found = _checked(path)
+        if found is not None:
+            return found
+        data = make()
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            write_whole(path, hashlib.sha256(data).digest() + data)
+            self._trim()
+        except (CnncError, OSError):
+            return data
+        return data
+
+    def _trim(self) -> None:
+        """Remove the entries used longest ago until three quarters of the bound are left."""
+        assert self.directory is not None
+        entries = [(p.stat().st_mtime, p.stat().st_size, p) for p in self.directory.glob("*.o")]
+        total = sum(size for _, size, _ in entries)
+        if total <= self.max_bytes:
+            return
+        for _, size, path in sorted(entries):
+            path.unlink(missing_ok=True)
+            total -= size
+            if total <= self.max_bytes * 3 // 4:
+                return
+
+
+def _checked(path: Path) -> bytes | None:
+    """An entry's data if it is there and whole; its time of use is renewed."""
+    try:
+        stored = path.read_bytes()
+        if hashlib.sha256(stored[32:]).digest() != stored[:32]:
+            return None
+        os.utime(path)
+    except OSError:
+        return None
+    return stored[32:]

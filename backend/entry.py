@@ -1,0 +1,93 @@
+"""The native functions around the kernels: a program's entry, packing, and the test of the CPU.
+
+An entry is straight code: for each call the addresses of its buffers, then the kernel itself or, where
+the work is worth it, the fork-join pool. It allocates nothing and keeps no state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from cnnc.backend.emit import iterations, kernel_symbol
+from cnnc.backend.lower import Call, Program
+from cnnc.ir.plan import Placement, Space
+
+
+def entry_ir(symbol: str, prefix: str, program: Program) -> str:
+    """`void @symbol(inputs..., outputs..., ptr params, ptr workspace, ptr pool)`; forks by @prefix_parallel."""
+    graph = program.plan.graph
+    names = [f"%in{i}" for i in range(len(graph.inputs))] + [f"%out{i}" for i in range(len(graph.outputs))]
+    parameters = ", ".join(f"ptr {n}" for n in (*names, "%params", "%workspace", "%pool"))
+    most = max((len(call.arguments) for call in program.calls), default=1)
+    lines = [f"define void @{symbol}({parameters}) nounwind {{", f"  %buffers = alloca [{most} x ptr]"]
+    for number, call in enumerate(program.calls):
+        forks = call.flops >= program.target.fork_flops and iterations(call.kernel) > 1
+        lines += _call(number, call, prefix if forks else None)
+    return "\n".join([*lines, "  ret void", "}", ""])
+
+
+def packing_ir(symbol: str, calls: Sequence[Call], parameters: Sequence[str]) -> str:
+    """`void @symbol(parameters...)`, each of them `%in0`, `%out0` or `%params`."""
+    head = f"define void @{symbol}({', '.join(f'ptr {p}' for p in parameters)}) nounwind {{"
+    body = [line for number, call in enumerate(calls) for line in _call(number, call, None)]
+    return "\n".join([head, *body, "  ret void", "}", ""])
+
+
+def declarations(calls: Iterable[Call]) -> str:
+    """Declarations of the kernels for a module that does not hold them."""
+    lines = []
+    for kernel in dict.fromkeys(call.kernel for call in calls):
+        symbol = kernel_symbol(kernel)
+        buffers = ", ".join(["ptr"] * len(kernel.buffers))
+        lines.append(f"declare void @{symbol}({buffers}, i64, i64)")
+        lines.append(f"declare void @{symbol}.task(ptr, i64, i64)")
+    return "\n".join([*lines, ""])
+
+
+def params_ir(symbol: str, path: str, nbytes: int) -> str:
+    """The packed params as a constant in the object, taken by the assembler from the file at `path`."""
+    quoted = path.replace("\\", "\\\\").replace('"', '\\"')
+    lines = [
+        ".section .rodata",
+        ".p2align 6",
+        f".globl {symbol}",
+        f".type {symbol}, @object",
+        f".size {symbol}, {nbytes}",
+        f"{symbol}:",
+        f'.incbin "{quoted}"',
+        ".text",
+    ]
+    escaped = (line.replace("\\", "\\5C").replace('"', "\\22") for line in lines)
+    return "\n".join(f'module asm "{line}"' for line in escaped) + "\n"
+
+
+def digest(text: str) -> str:
+    """A short name for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _call(number: int, call: Call, fork_prefix: str | None) -> list[str]:
+    """One call's addresses and the call."""
+    lines, pointers = [], []
+    for position, place in enumerate(call.arguments):
+        pointer = f"%c{number}.{position}"
+        lines.append(f"  {pointer} = getelementptr i8, ptr {_base(place)}, i64 {place.offset}")
+        pointers.append(pointer)
+    symbol, count = kernel_symbol(call.kernel), iterations(call.kernel)
+    if fork_prefix is None:
+        arguments = ", ".join([*(f"ptr {p}" for p in pointers), "i64 0", f"i64 {count}"])
+        return [*lines, f"  call void @{symbol}({arguments})"]
+    for position, pointer in enumerate(pointers):
+        slot = f"%s{number}.{position}"
+        lines.append(f"  {slot} = getelementptr ptr, ptr %buffers, i64 {position}")
+        lines.append(f"  store ptr {pointer}, ptr {slot}")
+    fork = f"call void @{fork_prefix}_parallel(ptr %pool, ptr @{symbol}.task, ptr %buffers, i64 {count})"
+    return [*lines, f"  {fork}"]
+
+
+def _base(place: Placement) -> str:
+    names = {Space.ARENA: "%workspace", Space.PARAM: "%params"}
+    if place.space in names:
+        return names[place.space]
+    return f"%{'in' if place.space is Space.INPUT else 'out'}{place.index}"

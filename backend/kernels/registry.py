@@ -1,0 +1,103 @@
+"""Which kernel function computes which op, and the one door through which kernels are made.
+
+backend/lower.py calls `kernel_for` with every site of a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from cnnc.backend.kernel.bounds import prove_bounds
+from cnnc.backend.kernel.check import check_kernel
+from cnnc.backend.kernel.conflicts import prove_no_conflicts
+from cnnc.backend.kernel.ir import Kernel
+from cnnc.backend.kernels.direct import conv2d, conv2d_input_grad, dense_input_grad, dense_product
+from cnnc.backend.kernels.elementwise import elementwise
+from cnnc.backend.kernels.losses import (
+    correct_count,
+    softmax_cross_entropy,
+    softmax_cross_entropy_grad,
+    squared_error,
+    squared_error_grad,
+)
+from cnnc.backend.kernels.pool_grads import max_pool2d_grad, mean_pool2d_grad
+from cnnc.backend.kernels.pools import max_pool2d, mean_pool2d
+from cnnc.backend.kernels.reduce import broadcast, sum_axes
+from cnnc.backend.kernels.region import Region
+from cnnc.backend.kernels.site import Site
+from cnnc.backend.kernels.softmax import softmax, softmax_grad
+from cnnc.backend.kernels.weight_grad import conv2d_weight_grad, dense_weight_grad
+from cnnc.errors import UnsupportedError
+from cnnc.ir.location import UNKNOWN, Location
+from cnnc.ir.op import Op
+from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from cnnc.ops.dense import Dense, DenseInputGrad, DenseWeightGrad
+from cnnc.ops.elementwise import Elementwise
+from cnnc.ops.loss import (
+    CorrectCount,
+    SoftmaxCrossEntropy,
+    SoftmaxCrossEntropyGrad,
+    SquaredError,
+    SquaredErrorGrad,
+)
+from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
+from cnnc.ops.reduce import Broadcast, Sum
+from cnnc.ops.softmax import Softmax, SoftmaxGrad
+
+KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
+    {
+        Conv2d: conv2d,
+        Conv2dInputGrad: conv2d_input_grad,
+        Conv2dWeightGrad: conv2d_weight_grad,
+        Dense: dense_product,
+        DenseInputGrad: dense_input_grad,
+        DenseWeightGrad: dense_weight_grad,
+        Elementwise: elementwise,
+        MaxPool2d: max_pool2d,
+        MaxPool2dGrad: max_pool2d_grad,
+        MeanPool2d: mean_pool2d,
+        MeanPool2dGrad: mean_pool2d_grad,
+        Sum: sum_axes,
+        Broadcast: broadcast,
+        Softmax: softmax,
+        SoftmaxGrad: softmax_grad,
+        SoftmaxCrossEntropy: softmax_cross_entropy,
+        SoftmaxCrossEntropyGrad: softmax_cross_entropy_grad,
+        SquaredError: squared_error,
+        SquaredErrorGrad: squared_error_grad,
+        CorrectCount: correct_count,
+    }
+)
+"""A kernel function serves its op, the op's subclasses and regions anchored by either."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was proven of a kernel: accesses in bounds, (parallel loop, written buffer) pairs free of conflicts."""
+
+    accesses: int
+    conflicts: int
+
+
+def kernel_for(site: Site) -> Kernel:
+    """The site's kernel; see `proven_kernel`."""
+    return proven_kernel(site)[0]
+
+
+def proven_kernel(site: Site, loc: Location = UNKNOWN) -> tuple[Kernel, Proof]:
+    """The site's kernel: checked, proven in bounds, its parallel loops proven free of conflicts.
+
+    Raises UnsupportedError, placed at `loc`, for an op or layout without a kernel.
+    """
+    anchor = Region(site).anchor
+    function = next((KERNELS[kind] for kind in type(anchor).__mro__ if kind in KERNELS), None)
+    if function is None:
+        raise UnsupportedError(f"{anchor.name}: there is no kernel for this op", loc)
+    try:
+        kernel = function(site)
+    except UnsupportedError as error:
+        raise error.at(loc) from None
+    check_kernel(kernel)
+    return kernel, Proof(prove_bounds(kernel), prove_no_conflicts(kernel))

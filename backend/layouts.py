@@ -1,0 +1,138 @@
+"""Which layouts kernels read and write: the rule book passes/assign_layouts.py is given.
+
+Activations are channels-last, for the lanes run along channels. Weights are packed in blocks of maps as
+wide as the register tile of the contraction that reads them; the block is computed here, once, and a
+kernel reads it off the layout.
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+
+from cnnc.backend.kernels.tiles import vectors_for
+from cnnc.backend.target import Target
+from cnnc.ir.layout import CHANNELS_LAST, Layout, row_major
+from cnnc.ir.op import Op
+from cnnc.ir.types import TensorType
+from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from cnnc.ops.dense import Dense, DenseInputGrad, DenseWeightGrad
+from cnnc.ops.elementwise import Elementwise
+from cnnc.ops.fused import Fused
+from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
+from cnnc.ops.reduce import Sum
+from cnnc.ops.shape import Crop2d, Dilate2d, Pad2d, Relayout
+from cnnc.ops.softmax import Softmax, SoftmaxGrad
+from cnnc.passes.assign_layouts import LayoutRule, Tensors, first_full
+
+CHANNEL_OPS = (
+    MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad, Softmax, SoftmaxGrad, Pad2d, Crop2d, Dilate2d,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LayoutRules:
+    """The rule book of a target."""
+
+    target: Target
+
+    def __call__(self, op: Op, tensors: Tensors) -> LayoutRule:
+        """The layouts a node's kernel wants."""
+        if isinstance(op, Fused):
+            return self._region(op, tensors)
+        if isinstance(op, Elementwise):
+            return _elementwise(tensors)
+        if isinstance(op, Relayout):
+            return LayoutRule((Layout(op.source),), (Layout(op.target),))
+        if isinstance(op, Conv2d | Conv2dInputGrad | Conv2dWeightGrad):
+            return self._convolution(op, tensors)
+        if isinstance(op, Dense | DenseInputGrad | DenseWeightGrad):
+            return self._dense(op, tensors)
+        if isinstance(op, Sum):
+            operands = tuple(map(channels_last, tensors.operands))
+            return LayoutRule(operands, tuple(row_major(r.rank) for r in tensors.results))
+        wanted = channels_last if isinstance(op, CHANNEL_OPS) else _plain
+        return LayoutRule(tuple(map(wanted, tensors.operands)), tuple(map(wanted, tensors.results)))
+
+    def _region(self, op: Fused, tensors: Tensors) -> LayoutRule:
+        """What the anchor wants; what its epilogue reads in full lies as the results do."""
+        body = op.body
+        if all(isinstance(node.op, Elementwise) for node in body.nodes):
+            return _elementwise(tensors)
+        numbers = [body.inputs.index(o) for o in op.anchor.operands]
+        anchor = Tensors(
+            tuple(tensors.operands[i] for i in numbers),
+            tuple(tensors.layouts[i] for i in numbers),
+            tuple(v.type for v in op.anchor.results),
+        )
+        rule = self(op.anchor.op, anchor)
+        operands: list[Layout | None] = [channels_last(t) for t in tensors.operands]
+        for number, layout in zip(numbers, rule.operands, strict=True):
+            operands[number] = layout
+        return LayoutRule(tuple(operands), tuple(map(channels_last, tensors.results)))
+
+    def _convolution(self, op: Conv2d | Conv2dInputGrad | Conv2dWeightGrad, tensors: Tensors) -> LayoutRule:
+        if isinstance(op, Conv2d):
+            x, w = tensors.operands
+            pixels = tensors.results[0].shape[3]
+            weights = self.packed("acdb", 0, w.shape[0], op.groups, pixels)
+            return LayoutRule((_broadcast_source(tensors), weights), (CHANNELS_LAST,))
+        if isinstance(op, Conv2dInputGrad):
+            _, w = tensors.operands
+            weights = self.packed("bcda", 1, w.shape[1], 1, tensors.results[0].shape[3])
+            weights = weights if weights.block > 1 else CHANNELS_LAST  # a single map needs no packing
+            return LayoutRule((_broadcast_source(tensors), weights), (CHANNELS_LAST,))
+        dy, dw = tensors.operands[0], tensors.results[0]
+        weights = self.packed("acdb", 0, dw.shape[0], op.groups, dy.shape[3])
+        return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (weights,))
+
+    def _dense(self, op: Dense | DenseInputGrad | DenseWeightGrad, tensors: Tensors) -> LayoutRule:
+        """The weights' inner axes lie in the order in which x has them."""
+        if isinstance(op, DenseInputGrad):
+            dx = channels_last(tensors.results[0])
+            return LayoutRule((row_major(2), dx), (dx,))
+        x = tensors.operands[0 if isinstance(op, Dense) else 1]
+        w = tensors.operands[1] if isinstance(op, Dense) else tensors.results[0]
+        weights = self.packed(channels_last(w).order, 0, w.shape[0], 1, x.shape[0])
+        if isinstance(op, Dense):
+            return LayoutRule((channels_last(x), weights), (row_major(2),))
+        return LayoutRule((row_major(2), channels_last(x)), (weights,))
+
+    def packed(self, order: str, axis: int, maps: int, groups: int, pixels: int) -> Layout:
+        """`order` with the axis of the maps, which is its first, cut into blocks of a register tile.
+
+        A block must not reach into the next group, so with groups it divides a group's maps.
+        """
+        lanes, group = self.target.lanes, maps // groups
+        while lanes > 1 and lanes // 2 >= group:
+            lanes //= 2
+        vectors = vectors_for(self.target, pixels, -(-group // lanes))
+        block = lanes * vectors
+        if groups > 1:
+            while group % block:
+                block = lanes if block > lanes else block // 2
+        letter = string.ascii_lowercase[axis]
+        return Layout(order.replace(letter, letter.upper()) + f"{block}{letter}") if block > 1 else Layout(order)
+
+
+def channels_last(type: TensorType) -> Layout:
+    """N,H,W,C for maps, row-major for all else."""
+    return CHANNELS_LAST if type.rank == 4 else row_major(type.rank)
+
+
+def _plain(type: TensorType) -> Layout:
+    return row_major(type.rank)
+
+
+def _broadcast_source(tensors: Tensors) -> Layout | None:
+    """A source is read element by element: any layout without blocks will do."""
+    given = tensors.layouts[0]
+    return None if given is not None and given.block == 1 else CHANNELS_LAST
+
+
+def _elementwise(tensors: Tensors) -> LayoutRule:
+    """All full operands like the first whose layout is decided; the rest is row-major."""
+    shape = tensors.results[0].shape
+    layout = first_full(tensors.operands, tensors.layouts, shape)
+    operands = tuple(layout if t.shape == shape else row_major(t.rank) for t in tensors.operands)
+    return LayoutRule(operands, (layout,) * len(tensors.results))

@@ -1,0 +1,122 @@
+"""Lowers a plan to a program: one kernel call per node that moves or computes data.
+
+Each node becomes a Site, each site a Kernel (kernels/registry.py), checked and proven. Kernels of equal
+text are one. The program is what entry.py writes the native function from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from cnnc.backend.kernel.ir import Kernel
+from cnnc.backend.kernels.registry import Proof, proven_kernel
+from cnnc.backend.kernels.site import Site, Tensor
+from cnnc.backend.target import Target
+from cnnc.ir.builder import GraphBuilder
+from cnnc.ir.graph import Node, Value
+from cnnc.ir.layout import row_major
+from cnnc.ir.op import Op, Trait
+from cnnc.ir.plan import Placement, Plan, Space
+from cnnc.ops.fused import Fused
+from cnnc.ops.shape import Relayout
+
+FLOPS_PER_ELEMENT = 4
+"""What reading or writing one element counts against a multiply-accumulate's two, to weigh a fork."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel run on buffers at these places. `node` is the plan's node, None for packing."""
+
+    kernel: Kernel
+    proof: Proof
+    arguments: tuple[Placement, ...]
+    flops: int
+    node: Node | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """The calls of a plan in order."""
+
+    plan: Plan
+    target: Target
+    calls: tuple[Call, ...]
+
+    @cached_property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Each kernel once, in the order of first use."""
+        return unique_kernels(self.calls)
+
+
+def unique_kernels(calls: Iterable[Call]) -> tuple[Kernel, ...]:
+    return tuple(dict.fromkeys(call.kernel for call in calls))
+
+
+def lower(plan: Plan, target: Target) -> Program:
+    """The program of a plan. Raises UnsupportedError, at the node, for what no kernel computes."""
+    proven: dict[tuple[Op, tuple[Tensor, ...], tuple[tuple[int, int], ...]], tuple[Kernel, Proof]] = {}
+    calls = []
+    for node in plan.graph.nodes:
+        if node.op.has(Trait.VIEW) and node.result.name in plan.in_place:
+            continue
+        node = _with_distinct_operands(node)
+        site = _site(plan, node, target)
+        key = (site.op, (*site.operands, *site.results), tuple(sorted(site.in_place.items())))
+        if key not in proven:
+            proven[key] = proven_kernel(site, node.loc)
+        own = [r for i, r in enumerate(node.results) if i not in site.in_place]
+        places = tuple(plan.placement(v) for v in (*node.operands, *own))
+        calls.append(Call(*proven[key], places, _flops(node), node))
+    return Program(plan, target, tuple(calls))
+
+
+def lower_packing(plan: Plan, weights: Iterable[Value], target: Target, unpack: bool) -> tuple[Call, ...]:
+    """Calls that copy weights, row-major and concatenated, into the param block; or back for `unpack`.
+
+    The concatenation is what the calls know as input 0 (or output 0).
+    """
+    calls, offset = [], 0
+    for value in weights:
+        outside = Tensor(value.type, row_major(value.type.rank))
+        inside = Tensor(value.type, plan.layout(value))
+        source, target_tensor = (inside, outside) if unpack else (outside, inside)
+        op = Relayout(source.layout.tag, target_tensor.layout.tag)
+        kernel, proof = proven_kernel(Site(op, (source,), (target_tensor,), target))
+        space = Space.OUTPUT if unpack else Space.INPUT
+        file_place = Placement(space, offset, value.type.nbytes)
+        places = (plan.placement(value), file_place) if unpack else (file_place, plan.placement(value))
+        calls.append(Call(kernel, proof, places, 0))
+        offset += value.type.nbytes
+    return tuple(calls)
+
+
+def _site(plan: Plan, node: Node, target: Target) -> Site:
+    names = [o.name for o in node.operands]
+    in_place = {
+        i: names.index(plan.in_place[r.name])
+        for i, r in enumerate(node.results)
+        if plan.in_place.get(r.name) in names
+    }
+
+    def tensors(values: Iterable[Value]) -> tuple[Tensor, ...]:
+        return tuple(Tensor(v.type, plan.layout(v)) for v in values)
+
+    return Site(node.op, tensors(node.operands), tensors(node.results), target, in_place)
+
+
+def _with_distinct_operands(node: Node) -> Node:
+    """The node with each operand once: buffers of a kernel must not overlap, and one may be written."""
+    if len(set(node.operands)) == len(node.operands):
+        return node
+    body = GraphBuilder("fused")
+    local: Mapping[Value, Value] = {o: body.input(body.fresh(), o.type) for o in dict.fromkeys(node.operands)}
+    results = body.emit_all(node.op, *(local[o] for o in node.operands))
+    return replace(node, op=Fused(body.build(results)), operands=tuple(local))
+
+
+def _flops(node: Node) -> int:
+    elements = sum(v.type.size for v in (*node.operands, *node.results))
+    return 2 * node.op.macs(*(o.type for o in node.operands)) + FLOPS_PER_ELEMENT * elements
