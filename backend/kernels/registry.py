@@ -22,10 +22,12 @@ from cnnc.backend.kernels.losses import (
     squared_error,
     squared_error_grad,
 )
+from cnnc.backend.kernels.maps import constant, crop2d, dilate2d, pad2d
 from cnnc.backend.kernels.pool_grads import max_pool2d_grad, mean_pool2d_grad
 from cnnc.backend.kernels.pools import max_pool2d, mean_pool2d
 from cnnc.backend.kernels.reduce import broadcast, sum_axes
 from cnnc.backend.kernels.region import Region
+from cnnc.backend.kernels.relayout import relayout, reshape
 from cnnc.backend.kernels.site import Site
 from cnnc.backend.kernels.softmax import softmax, softmax_grad
 from cnnc.backend.kernels.weight_grad import conv2d_weight_grad, dense_weight_grad
@@ -44,6 +46,7 @@ from cnnc.ops.loss import (
 )
 from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
 from cnnc.ops.reduce import Broadcast, Sum
+from cnnc.ops.shape import Constant, Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
 from cnnc.ops.softmax import Softmax, SoftmaxGrad
 
 KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
@@ -68,6 +71,13 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
         SquaredError: squared_error,
         SquaredErrorGrad: squared_error_grad,
         CorrectCount: correct_count,
+        Relayout: relayout,
+        Flatten: reshape,
+        Reshape: reshape,
+        Pad2d: pad2d,
+        Crop2d: crop2d,
+        Dilate2d: dilate2d,
+        Constant: constant,
     }
 )
 """A kernel function serves its op, the op's subclasses and regions anchored by either."""

@@ -19,7 +19,7 @@ from cnnc.ops.loss import (
 )
 from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
 from cnnc.ops.reduce import Broadcast, Sum
-from cnnc.ops.shape import Constant, Crop2d, Flatten, Pad2d, Relayout, Reshape
+from cnnc.ops.shape import Constant, Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
 from cnnc.ops.softmax import Softmax, SoftmaxGrad
 
 _ALL: tuple[type[Op], ...] = (
@@ -27,7 +27,7 @@ _ALL: tuple[type[Op], ...] = (
     *(Dense, DenseInputGrad, DenseWeightGrad),
     *(MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad),
     *(Relu, Tanh, Sigmoid, Add, Sub, Mul, Bias, Map),
-    *(Flatten, Reshape, Relayout, Pad2d, Crop2d, Constant),
+    *(Flatten, Reshape, Relayout, Pad2d, Crop2d, Dilate2d, Constant),
     *(Sum, Broadcast, Softmax, SoftmaxGrad, Fused),
     *(SoftmaxCrossEntropy, SoftmaxCrossEntropyGrad, SquaredError, SquaredErrorGrad, CorrectCount),
 )

@@ -44,7 +44,7 @@ class MaxPool2d(_Pool):
     """x [N,C,H,W] -> y: the largest value of each window; padding never wins."""
 
     name: ClassVar[str] = "max_pool2d"
-    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.POOLING})
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.POOLING, Trait.EPILOGUE})
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         (x,) = take_floats(operands, "input")
@@ -78,6 +78,7 @@ class MaxPool2dGrad(_Pool):
     equals y; where windows overlap the contributions add up."""
 
     name: ClassVar[str] = "max_pool2d_grad"
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.EPILOGUE})
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         dy, x, y = take_floats(operands, "result gradient", "input", "result")
@@ -119,7 +120,7 @@ class MeanPool2d(_Pool):
     """x [N,C,H,W] -> y: the sum of each window over Kh * Kw; padding counts as zeros."""
 
     name: ClassVar[str] = "mean_pool2d"
-    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.POOLING})
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.POOLING, Trait.EPILOGUE})
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         (x,) = take_floats(operands, "input")
@@ -156,6 +157,7 @@ class MeanPool2dGrad(_Pool):
     windows overlap; `size` = (H, W) is the input's."""
 
     name: ClassVar[str] = "mean_pool2d_grad"
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.EPILOGUE})
     size: tuple[int, int] = (1, 1)
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:

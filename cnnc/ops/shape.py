@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cnnc.errors import ShapeError
+from cnnc.errors import ShapeError, UnsupportedError
 from cnnc.ir.graph import Value
 from cnnc.ir.layout import Layout
 from cnnc.ir.op import Emitter, Op, Sample, Trait
@@ -191,6 +191,46 @@ class Crop2d(Op):
         yield Sample(cls(pad=(1, 2, 3, 0)), (f32(2, 3, 7, 9),))
         yield Sample(cls(pad=(0, 0, 0, 0)), (f32(1, 1, 5, 17),))
         yield Sample(cls(pad=(1, 1, 1, 1)), (f32(1, 17, 3, 3),))
+
+
+@dataclass(frozen=True)
+class Dilate2d(Op):
+    """x [N,C,H,W] spread to every `stride` = (rows, columns)-th place, with zeros between:
+    [N,C,(H-1)*rows+1,(W-1)*columns+1]. Strided convolutions' input gradients are made of it."""
+
+    name: ClassVar[str] = "dilate2d"
+    stride: tuple[int, int]
+
+    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        (x,) = take_floats(operands, "input")
+        expect_rank("input", x, "N,C,H,W")
+        expect_ints("stride", self.stride, 2, 1)
+        n, c, h, w = x.shape
+        rows, columns = self.stride
+        return (TensorType(x.dtype, (n, c, (h - 1) * rows + 1, (w - 1) * columns + 1)),)
+
+    def reference(self, *operands: Array) -> tuple[Array, ...]:
+        (x,) = operands
+        n, c, h, w = x.shape
+        rows, columns = self.stride
+        y = np.zeros((n, c, (h - 1) * rows + 1, (w - 1) * columns + 1), x.dtype)
+        y[:, :, ::rows, ::columns] = x
+        return (y,)
+
+    def grad(
+        self,
+        emit: Emitter,
+        operands: Sequence[Value],
+        results: Sequence[Value],
+        result_grads: Sequence[Value],
+    ) -> Sequence[Value | None]:
+        raise UnsupportedError("dilate2d has no derivative: it is only made of gradients")
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(stride=(2, 3)), (f32(2, 3, 4, 5),))
+        yield Sample(cls(stride=(1, 2)), (f32(1, 17, 3, 1),))
+        yield Sample(cls(stride=(2, 1)), (f32(2, 1, 1, 9),))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,10 @@ from cnnc.ir.types import Array, TensorType
 from cnnc.ops import OPS
 from cnnc.ops.samples import random_operands
 
-WITHOUT_DERIVATIVE = {"max_pool2d_grad", "softmax_grad", "softmax_cross_entropy_grad", "fused"}
+WITHOUT_DERIVATIVE = {
+    *("max_pool2d_grad", "softmax_grad", "softmax_cross_entropy_grad"),
+    *("dilate2d", "fused"),
+}
 ANY_DTYPE = {"flatten", "reshape", "relayout"}
 STEP = 1e-5
 

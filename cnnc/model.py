@@ -1,0 +1,92 @@
+"""Model: a network compiled for inference in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import Lock
+
+import numpy as np
+
+from cnnc.errors import ShapeError
+from cnnc.ir.types import Array
+from cnnc.native import Native, address
+from cnnc.params import pack_params
+from cnnc.units import CompiledUnit
+
+
+class Model:
+    """`model(x)` or `model.run({name: array})`; any number of rows, computed `batch` at a time.
+
+    Inputs are float32 (other number types are converted) of the declared shape with the batch axis.
+    Results are new arrays. Calls from several threads run one after another.
+    """
+
+    def __init__(self, compiled: CompiledUnit, weights: Mapping[str, Array], native: Native) -> None:
+        plan = compiled.main.plan
+        self.compiled, self.native = compiled, native
+        self.batch = compiled.batch
+        self.inputs = {v.name: v.type.shape[1:] for v in plan.graph.inputs}
+        self.outputs = {
+            v.name: out.type.shape[1:]
+            for v, out in zip(compiled.main.stages[0].graph.outputs, plan.graph.outputs, strict=True)
+        }
+        self._params = pack_params(plan, compiled.first_params(weights))
+        self._run = native.function("run", len(self.inputs) + len(self.outputs) + 3)
+        self._tail = (address(self._params), address(native.workspace), native.pool)
+        self._lock = Lock()
+
+    def __call__(self, x: Array) -> Array:
+        """The only output for the only input."""
+        if len(self.inputs) != 1 or len(self.outputs) != 1:
+            raise ShapeError(f"{self._name} has several inputs or outputs: use run({{name: array}})")
+        return self._compute((self._checked(next(iter(self.inputs)), x),))[0]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name for all inputs by name. Raises ShapeError on missing or misfitting inputs."""
+        strange = [name for name in feeds if name not in self.inputs]
+        missing = [name for name in self.inputs if name not in feeds]
+        if strange or missing:
+            wanted = ", ".join(self.inputs)
+            raise ShapeError(f"{self._name} takes the inputs {wanted}; got {', '.join(feeds) or 'none'}")
+        arrays = tuple(self._checked(name, feeds[name]) for name in self.inputs)
+        if len({len(a) for a in arrays}) > 1:
+            counts = ", ".join(f"{n}: {len(a)}" for n, a in zip(self.inputs, arrays, strict=True))
+            raise ShapeError(f"the inputs of {self._name} have different numbers of rows ({counts})")
+        return dict(zip(self.outputs, self._compute(arrays), strict=True))
+
+    @property
+    def _name(self) -> str:
+        return self.compiled.source.name
+
+    def _checked(self, name: str, x: Array) -> Array:
+        shape = self.inputs[name]
+        array = np.ascontiguousarray(x, np.float32)
+        if array.shape[1:] != shape or array.ndim != len(shape) + 1 or not len(array):
+            wanted = ",".join(map(str, ("n", *shape)))
+            raise ShapeError(f"input {name} of {self._name} has shape {array.shape}; it must be ({wanted})")
+        return array
+
+    def _compute(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        rows, batch = len(arrays[0]), self.batch
+        with self._lock:
+            if rows == batch:
+                return self._call(arrays)
+            parts = [
+                self._call(tuple(_rows(a, start, batch) for a in arrays)) for start in range(0, rows, batch)
+            ]
+        return tuple(np.concatenate(outputs)[:rows] for outputs in zip(*parts, strict=True))
+
+    def _call(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        results = tuple(np.empty((self.batch, *shape), np.float32) for shape in self.outputs.values())
+        self._run(*map(address, arrays), *map(address, results), *self._tail)
+        return results
+
+
+def _rows(array: Array, start: int, batch: int) -> Array:
+    """`batch` rows from `start`, filled up with zeros behind the last."""
+    part = array[start : start + batch]
+    if len(part) == batch:
+        return part
+    padded = np.zeros((batch, *array.shape[1:]), array.dtype)
+    padded[: len(part)] = part
+    return padded

@@ -1,0 +1,84 @@
+"""The pipeline: which passes run, in which order, and what follows them. Read this to see the compiler whole.
+
+    layer graph -> passes -> layouts -> buffer plan -> kernels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cnnc.backend.layouts import LayoutRules
+from cnnc.backend.lower import Program, lower
+from cnnc.backend.target import Target
+from cnnc.ir.graph import Graph
+from cnnc.ir.layout import Layout
+from cnnc.ir.plan import Plan
+from cnnc.ir.verify_plan import verify_plan
+from cnnc.ops.optimizer import Optimizer
+from cnnc.passes.absorb_flatten import AbsorbFlatten
+from cnnc.passes.append_updates import AppendUpdates
+from cnnc.passes.assign_layouts import assign_layouts
+from cnnc.passes.differentiate import Differentiate
+from cnnc.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
+from cnnc.passes.eliminate_dead_code import EliminateDeadCode
+from cnnc.passes.fold_constants import FoldConstants
+from cnnc.passes.fuse_epilogues import FuseEpilogues
+from cnnc.passes.lower_windows import LowerWindows
+from cnnc.passes.plan_buffers import plan_buffers
+from cnnc.passes.runner import Pass, Stage, run_passes
+from cnnc.passes.set_batch import SetBatch
+
+
+def inference_passes(batch: int) -> tuple[Pass, ...]:
+    """From a forward graph at any batch to what is planned."""
+    return (SetBatch(batch), AbsorbFlatten(), *_simplifying_passes())
+
+
+def training_passes(batch: int, optimizer: Optimizer) -> tuple[Pass, ...]:
+    """From a loss graph to forward, loss, backward and update as one graph."""
+    return (
+        SetBatch(batch),
+        AbsorbFlatten(),
+        Differentiate(),
+        AppendUpdates(optimizer),
+        *_simplifying_passes(),
+    )
+
+
+def _simplifying_passes() -> tuple[Pass, ...]:
+    return (
+        FoldConstants(),
+        EliminateCommonSubexpressions(),
+        EliminateDeadCode(),
+        LowerWindows(),
+        EliminateCommonSubexpressions(),
+        FuseEpilogues(),
+    )
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """A graph after every pass, its plan and its program."""
+
+    stages: tuple[Stage, ...]
+    plan: Plan
+    program: Program
+
+
+def compile_graph(
+    graph: Graph, passes: Sequence[Pass], target: Target, shared: Plan | None = None
+) -> Compilation:
+    """Run the passes, choose layouts, plan buffers, write the kernels. With `shared` the params lie as in
+    that plan, so that both programs can work on one param block."""
+    stages = run_passes(graph, passes)
+    fixed: Mapping[str, Layout] = {} if shared is None else param_layouts(shared)
+    laid_out = assign_layouts(stages[-1].graph, LayoutRules(target), fixed)
+    plan = plan_buffers(laid_out.graph, laid_out.layouts, None if shared is None else shared.placements)
+    verify_plan(plan)
+    return Compilation(stages, plan, lower(plan, target))
+
+
+def param_layouts(plan: Plan) -> Mapping[str, Layout]:
+    """How the params lie in a plan."""
+    return {param.name: plan.layout(param) for param in plan.graph.params}

@@ -1,0 +1,67 @@
+"""What is compiled: a Network of the DSL or a text graph, seen alike by the rest of the front door."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cnnc.errors import CnncError
+from cnnc.frontend.initializers import he, initial_value
+from cnnc.frontend.inputs import InputSpec
+from cnnc.frontend.network import Network
+from cnnc.frontend.weights import load_weights, match_weights
+from cnnc.ir.graph import Graph
+from cnnc.ir.types import Array
+from cnnc.ops.optimizer import Optimizer
+
+Weights = Mapping[str, Array] | str | None
+"""Weights by name, a file of them, or None for the network's own first weights."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Graphs at batch 1, how inputs are read, and what training needs (None for a text graph)."""
+
+    name: str
+    graph: Graph
+    inputs: tuple[InputSpec, ...]
+    network: Network | None = None
+
+    @property
+    def classes(self) -> int | None:
+        return self.network.classes if self.network else None
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The network's optimizer. Raises CnncError for a text graph."""
+        return self._trainable().optimizer
+
+    def loss_graph(self) -> Graph:
+        """The graph with its loss. Raises CnncError for a text graph or a network without a loss."""
+        return self._trainable().loss_graph()
+
+    def initial_weights(self, seed: int | None = None) -> Mapping[str, Array]:
+        """First weights: the network's own, He's for a text graph."""
+        if self.network is not None:
+            return self.network.initial_weights(seed)
+        return {p.name: initial_value(p.name, p.type.shape, he, seed or 0) for p in self.graph.params}
+
+    def weights(self, given: Weights) -> Mapping[str, Array]:
+        """The given weights, checked against the graph's params: float32 arrays of their shapes."""
+        if given is None:
+            return self.initial_weights()
+        arrays = load_weights(given) if isinstance(given, str) else given
+        return match_weights(self.graph.params, arrays)
+
+    def _trainable(self) -> Network:
+        if self.network is None:
+            raise CnncError(f"{self.name} is a text graph, which has no loss; training needs a Network")
+        return self.network
+
+
+def source_of(net: Network | Graph) -> Source:
+    """The source of a network or graph; a graph's inputs are read without scaling."""
+    if isinstance(net, Network):
+        return Source(net.name, net.graph(), net.inputs, net)
+    specs = tuple(InputSpec(v.name, v.type.shape[1:]) for v in net.inputs)
+    return Source(net.name, net, specs)

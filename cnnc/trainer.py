@@ -1,0 +1,161 @@
+"""Trainer: a network compiled for training in this process; one native call is one step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cnnc.errors import CnncError, ShapeError
+from cnnc.frontend.weights import save_weights
+from cnnc.ir.graph import Value
+from cnnc.ir.types import Array
+from cnnc.native import Native, address
+from cnnc.params import pack_params, unpack_params
+from cnnc.passes.append_updates import LEARNING_RATE
+from cnnc.shuffle import Shuffle
+from cnnc.units import CompiledUnit
+
+Labelled = tuple[Array, Array]
+"""Images (float32, the input's shape with the batch axis) and int32 labels (or float32 targets)."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave: mean loss and, for labels, the shares of right answers (None if not known)."""
+
+    number: int
+    loss: float
+    accuracy: float | None
+    test_accuracy: float | None
+    seconds: float
+
+
+class Trainer:
+    """Holds the params between steps. Not safe for two threads at once."""
+
+    def __init__(self, compiled: CompiledUnit, weights: Mapping[str, Array], native: Native) -> None:
+        self.compiled, self.native = compiled, native
+        self.batch = compiled.batch
+        self.learning_rate = float(compiled.source.optimizer.lr)
+        self._plan = compiled.main.plan
+        self._block = pack_params(self._plan, compiled.first_params(weights))
+        self._inputs = [v for v in self._plan.graph.inputs if v.name != LEARNING_RATE]
+        self._outputs = [np.zeros(v.type.shape, np.float32) for v in self._plan.graph.outputs]
+        ports = len(self._inputs) + len(self._outputs)
+        self._step = native.function("step", ports + 1 + 3)
+        self._evaluate = native.function("evaluate", ports + 3)
+        self._rate = np.zeros((), np.float32)
+        self._tail = (
+            *map(address, self._outputs),
+            address(self._block),
+            address(native.workspace),
+            native.pool,
+        )
+
+    def step(self, x: Array, labels: Array, lr: float | None = None) -> tuple[float, float | None]:
+        """One step on one batch: the loss before the update, and the number of right answers (None for a
+        squared error). Raises ShapeError unless both have the compiled batch and shapes."""
+        arrays = self._checked(x, labels)
+        self._rate[...] = self.learning_rate if lr is None else lr
+        self._step(*map(address, arrays), address(self._rate), *self._tail)
+        return self._results()
+
+    def evaluate(self, x: Array, labels: Array) -> float:
+        """The share of images whose label the network finds, over any number of images."""
+        if self.compiled.source.classes is None:
+            raise CnncError(f"{self.compiled.source.name} has no classes to count right answers of")
+        if not len(x):
+            raise ShapeError("there are no images to evaluate")
+        right = sum(
+            self._right(x[start : start + self.batch], labels[start : start + self.batch])
+            for start in range(0, len(x), self.batch)
+        )
+        return right / len(x)
+
+    def fit(
+        self,
+        train: Labelled,
+        epochs: int,
+        lr: float | None = None,
+        test: Labelled | None = None,
+        seed: int = 0,
+        on_step: Callable[[], None] | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
+    ) -> list[Epoch]:
+        """Train on shuffled batches, the same order as a built program's; what is left of a batch at an
+        epoch's end is dropped. Raises CnncError if there are fewer images than a batch has."""
+        images, labels = train
+        if len(images) < self.batch:
+            raise CnncError(f"{len(images)} images are fewer than one batch of {self.batch}")
+        if len(images) != len(labels):
+            raise ShapeError(f"there are {len(images)} images and {len(labels)} labels")
+        shuffle, history = Shuffle(seed, len(images)), []
+        for number in range(1, epochs + 1):
+            start = time.perf_counter()
+            loss, accuracy = self._epoch(images, labels, shuffle.next_order(), lr, on_step)
+            tested = self.evaluate(*test) if test is not None else None
+            history.append(Epoch(number, loss, accuracy, tested, time.perf_counter() - start))
+            if on_epoch is not None:
+                on_epoch(history[-1])
+        return history
+
+    def weights(self) -> dict[str, Array]:
+        """The weights as they are now, float32 in the logical order and the declared shapes."""
+        return unpack_params(self._plan, self._block, self.compiled.source.graph.params)
+
+    def save(self, path: str) -> None:
+        """Write the weights as safetensors or npz, by the path's suffix; whole or not at all."""
+        save_weights(path, self.weights())
+
+    def _epoch(
+        self, images: Array, labels: Array, order: Array, lr: float | None, on_step: Callable[[], None] | None
+    ) -> tuple[float, float | None]:
+        steps = len(order) // self.batch
+        total, right = 0.0, 0.0
+        for chosen in order[: steps * self.batch].reshape(steps, self.batch):
+            loss, correct = self.step(images[chosen], labels[chosen], lr)
+            total += loss
+            right += correct or 0.0
+            if on_step is not None:
+                on_step()
+        classes = self.compiled.source.classes
+        return total / steps, right / (steps * self.batch) if classes is not None else None
+
+    def _right(self, x: Array, labels: Array) -> float:
+        """Right answers in a batch that may be short: it is filled up with its first image, which is then
+        taken off again as often as it was counted too much."""
+        missing = self.batch - len(x)
+        first_x, first_label = np.repeat(x[:1], self.batch, 0), np.repeat(labels[:1], self.batch, 0)
+        if not missing:
+            return self._correct(x, labels)
+        once = self._correct(first_x, first_label) / self.batch
+        filled = self._correct(
+            np.concatenate([x, first_x[:missing]]), np.concatenate([labels, first_label[:missing]])
+        )
+        return filled - missing * once
+
+    def _correct(self, x: Array, labels: Array) -> float:
+        arrays = self._checked(x, labels)
+        self._evaluate(*map(address, arrays), *self._tail)
+        return self._results()[1] or 0.0
+
+    def _results(self) -> tuple[float, float | None]:
+        loss = float(self._outputs[0])
+        return loss, float(self._outputs[1]) if len(self._outputs) > 1 else None
+
+    def _checked(self, *arrays: Array) -> list[Array]:
+        return [_fitted(value, a, self.compiled.source.classes) for value, a in zip(self._inputs, arrays, strict=True)]
+
+
+def _fitted(value: Value, array: Array, classes: int | None) -> Array:
+    """The array as the native code reads it. Raises ShapeError on another shape or a label out of range."""
+    fitted = np.ascontiguousarray(array, value.type.numpy)
+    if fitted.shape != value.type.shape:
+        raise ShapeError(f"{value.name} has shape {fitted.shape}; a batch has {value.type.shape}")
+    if value.type.dtype == "i32" and classes is not None and (fitted.min() < 0 or fitted.max() >= classes):
+        index = int(np.flatnonzero((fitted < 0) | (fitted >= classes))[0])
+        raise ShapeError(f"label {index} is {int(fitted[index])}; labels are 0 to {classes - 1}")
+    return fitted

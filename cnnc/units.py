@@ -1,0 +1,112 @@
+"""From a source to its unit: the compilations of one network and the native functions made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cnnc.backend.interface import Interface, Port, c_identifier, weight_table
+from cnnc.backend.lower import lower_packing
+from cnnc.backend.target import Target
+from cnnc.backend.unit import Unit
+from cnnc.errors import CnncError
+from cnnc.ir.graph import Value
+from cnnc.ir.types import Array
+from cnnc.passes.append_updates import initial_states
+from cnnc.pipeline import Compilation, compile_graph, inference_passes, training_passes
+from cnnc.source import Source
+from cnnc.version import VERSION
+
+
+@dataclass(frozen=True)
+class CompiledUnit:
+    """A unit, the compilations its entries come from (the first decides how params lie), and its source."""
+
+    source: Source
+    batch: int
+    train: bool
+    compilations: tuple[Compilation, ...]
+    unit: Unit
+
+    @property
+    def main(self) -> Compilation:
+        return self.compilations[0]
+
+    def interface(self, has_builtin_params: bool) -> Interface:
+        """What a C caller must know."""
+        plan = self.main.plan
+        workspace = max(c.plan.arena_bytes for c in self.compilations)
+        return Interface(
+            name=self.unit.name,
+            inputs=tuple(_port(v, self.source) for v in plan.graph.inputs),
+            outputs=tuple(Port(n, v.type.dtype, v.type.shape) for n, v in self._outputs()),
+            weights=weight_table((p.name, p.type.shape) for p in self.source.graph.params),
+            param_bytes=plan.param_bytes,
+            workspace_bytes=workspace,
+            train=self.train,
+            target=self.unit.target.name,
+            batch=self.batch,
+            version=VERSION,
+            has_builtin_params=has_builtin_params,
+            classes=self.source.classes if self.train else None,
+            learning_rate=self.source.optimizer.lr if self.train else 0.01,
+        )
+
+    def _outputs(self) -> list[tuple[str, Value]]:
+        """The plan's outputs under the names the graph gave them."""
+        names = [v.name for v in self.main.stages[0].graph.outputs]
+        return list(zip(names, self.main.plan.graph.outputs, strict=True))
+
+    def first_params(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Every param of the unit: the weights, and for training the optimizer's first state."""
+        if not self.train:
+            return dict(weights)
+        states = initial_states(self.source.loss_graph().params, self.source.optimizer)
+        return {**weights, **states}
+
+
+def inference_unit(source: Source, batch: int, target: Target) -> CompiledUnit:
+    """`NAME_run`: the forward graph."""
+    _check_batch(batch)
+    compilation = compile_graph(source.graph, inference_passes(batch), target)
+    return _compiled(source, batch, False, target, ("run", compilation))
+
+
+def training_unit(source: Source, batch: int, target: Target) -> CompiledUnit:
+    """`NAME_step`, one training step, and `NAME_evaluate`, the loss alone, on the same params."""
+    _check_batch(batch)
+    graph = source.loss_graph()
+    step = compile_graph(graph, training_passes(batch, source.optimizer), target)
+    evaluate = compile_graph(graph, inference_passes(batch), target, shared=step.plan)
+    return _compiled(source, batch, True, target, ("step", step), ("evaluate", evaluate))
+
+
+def _compiled(
+    source: Source, batch: int, train: bool, target: Target, *entries: tuple[str, Compilation]
+) -> CompiledUnit:
+    plan = entries[0][1].plan
+    planned = {p.name: p for p in plan.graph.params}
+    weights = [planned[p.name] for p in source.graph.params if p.name in planned]
+    unit = Unit(
+        c_identifier(source.name),
+        target,
+        tuple((suffix, compilation.program) for suffix, compilation in entries),
+        lower_packing(plan, weights, target, unpack=False),
+        lower_packing(plan, weights, target, unpack=True),
+    )
+    return CompiledUnit(source, batch, train, tuple(c for _, c in entries), unit)
+
+
+def _port(value: Value, source: Source) -> Port:
+    port = Port(value.name, value.type.dtype, value.type.shape)
+    spec = next((s for s in source.inputs if s.name == value.name), None)
+    return port if spec is None else replace(port, scale=spec.scale, shift=spec.shift)
+
+
+def _check_batch(batch: int) -> None:
+    if not isinstance(batch, int | np.integer) or batch < 1:
+        raise CnncError(f"batch must be a positive whole number, not {batch!r}")
+
+
