@@ -120,7 +120,7 @@ class Epilogue:
         """An operand from outside the region at a point: in full, one per channel, or a scalar."""
         number = self.region.body.inputs.index(value)
         handle, tensor = self.arguments.operands[number], self.region.site.operands[number]
-        rank = value.type.rank
+        rank = tensor.type.rank
         place = point if rank == len(point) else point[1:2] if rank == 1 else ()
         if (value, place) not in loaded:
             loaded[value, place] = (
