@@ -287,6 +287,7 @@ def _config_macros(interface: Interface, inputs: list[Port]) -> str:
         "PARAM_BYTES": f"{interface.param_bytes}u",
         "WORKSPACE_BYTES": f"{interface.workspace_bytes}u",
         "LEARNING_RATE": f"{_c_float(interface.learning_rate)}",
+        "LINEAR_SCHEDULE": f"{int(interface.schedule == 'linear')}",
         "INPUTS": f"{len(inputs)}",
         "OUTPUTS": f"{len(interface.outputs)}",
         "WEIGHTS": f"{len(interface.weights)}",

@@ -63,7 +63,7 @@ def lower(plan: Plan, target: Target) -> Program:
         if node.op.has(Trait.VIEW) and node.result.name in plan.in_place:
             continue
         node = _with_distinct_operands(node)
-        site = _site(plan, node, target)
+        site = site_of_node(plan, node, target)
         key = (site.op, (*site.operands, *site.results), tuple(sorted(site.in_place.items())))
         if key not in proven:
             proven[key] = proven_kernel(site, node.loc)
@@ -93,7 +93,8 @@ def lower_packing(plan: Plan, weights: Iterable[Value], target: Target, unpack: 
     return tuple(calls)
 
 
-def _site(plan: Plan, node: Node, target: Target) -> Site:
+def site_of_node(plan: Plan, node: Node, target: Target) -> Site:
+    """The site at which a node of the plan, its operands distinct, is computed."""
     names = [o.name for o in node.operands]
     in_place = {
         i: names.index(plan.in_place[r.name])

@@ -14,8 +14,7 @@ Threads meet at two gates (gate.py): workers wait at `start`, the caller of a fo
 Every worker passes through every generation of `start`, since the caller waits for all of them before
 it opens the next. Counting `pending` down both acquires and releases, so the last worker has the
 results of all others when it opens `done`. Chunks depend on count and threads alone, never on who
-comes first. While all threads are awake a fork makes no system call, and idle workers fall asleep
-soon after the last one.
+comes first. Threads in excess of the processors make every fork wait for sleep and wake-up.
 """
 
 from __future__ import annotations

@@ -86,16 +86,18 @@ class Trainer:
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> list[Epoch]:
         """Train on shuffled batches, the same order as a built program's; what is left of a batch at an
-        epoch's end is dropped. Raises CnncError if there are fewer images than a batch has."""
+        epoch's end is dropped. `lr` is what the optimizer's schedule begins with. Raises CnncError if there are fewer images than a batch has."""
         images, labels = train
         if len(images) < self.batch:
             raise CnncError(f"{len(images)} images are fewer than one batch of {self.batch}")
         if len(images) != len(labels):
             raise ShapeError(f"there are {len(images)} images and {len(labels)} labels")
         shuffle, history = Shuffle(seed, len(images)), []
+        first_rate = float(np.float32(self.learning_rate if lr is None else lr))
         for number in range(1, epochs + 1):
             start = time.perf_counter()
-            loss, accuracy = self._epoch(images, labels, shuffle.next_order(), lr, on_step)
+            rate = self.compiled.source.optimizer.rate(first_rate, number - 1, epochs)
+            loss, accuracy = self._epoch(images, labels, shuffle.next_order(), rate, on_step)
             tested = self.evaluate(*test) if test is not None else None
             history.append(Epoch(number, loss, accuracy, tested, time.perf_counter() - start))
             if on_epoch is not None:
@@ -111,7 +113,7 @@ class Trainer:
         save_weights(path, self.weights())
 
     def _epoch(
-        self, images: Array, labels: Array, order: Array, lr: float | None, on_step: Callable[[], None] | None
+        self, images: Array, labels: Array, order: Array, lr: float, on_step: Callable[[], None] | None
     ) -> tuple[float, float | None]:
         steps = len(order) // self.batch
         total, right = 0.0, 0.0

@@ -52,6 +52,7 @@ class CompiledUnit:
             has_builtin_params=has_builtin_params,
             classes=self.source.classes if self.train else None,
             learning_rate=self.source.optimizer.lr if self.train else 0.01,
+            schedule=self.source.optimizer.schedule if self.train else "constant",
         )
 
     def _outputs(self) -> list[tuple[str, Value]]:

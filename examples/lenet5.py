@@ -5,7 +5,8 @@ Pixels 0..255 are read as -0.1..1.175, so that the mean input is about 0 and its
 
 from cnnc import SGD, Network, conv2d, dense, flatten, he_uniform, mean_pool, softmax_cross_entropy, tanh
 
-net = Network("lenet5", optimizer=SGD(lr=0.07, momentum=0.9, weight_decay=2e-3), init=he_uniform)
+optimizer = SGD(lr=0.1, momentum=0.9, weight_decay=2e-3, schedule="linear")
+net = Network("lenet5", optimizer=optimizer, init=he_uniform)
 
 x = net.input(1, 32, 32, scale=1.275 / 255, shift=-0.1)  # 1 @ 32x32
 x = conv2d(x, 6, 5, activation=tanh, name="c1")  # 6 @ 28x28

@@ -29,7 +29,7 @@ def elementwise(site: Site) -> Kernel:
     for tensor in (*site.operands, *site.results):
         if tensor.type.rank == rank and tensor.order != site.results[0].order:
             raise UnsupportedError(
-                f"{region.anchor.name}: {tensor.layout} and {site.results[0].layout} in one elementwise kernel"
+                f"{region.anchor.name}: {tensor.layout} and {site.results[0].layout} in one kernel"
             )
     k = KernelBuilder(region.anchor.name)
     if not any(0 < tensor.type.rank < rank for tensor in site.operands):

@@ -110,5 +110,7 @@ class Accumulators:
         parts = [self._tile[way,] for way in range(self._ways)]
         while len(parts) > 1:
             half = (len(parts) + 1) // 2
-            parts = [a + b for a, b in zip(parts, parts[half:], strict=False)] + parts[len(parts) - half : half]
+            parts = [a + b for a, b in zip(parts, parts[half:], strict=False)] + parts[
+                len(parts) - half : half
+            ]
         return parts[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -162,7 +163,7 @@ def constant(site: Site) -> Kernel:
 def _stretches(memory: Array) -> list[tuple[int, int]]:
     """(first, end) of each longest stretch of equal values."""
     edges = [0, *(np.flatnonzero(memory[1:] != memory[:-1]) + 1), len(memory)]
-    return [(int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False)]
+    return [(int(a), int(b)) for a, b in pairwise(edges)]
 
 
 def _fill(k: KernelBuilder, handle: BufferHandle, value: float, span: tuple[int, int], lanes: int) -> None:

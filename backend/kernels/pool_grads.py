@@ -104,9 +104,7 @@ class _Spread:
             self._image(image, share)
         return self.k.build()
 
-    def _each_vector(
-        self, image: Affine, oy: Affine, body: Callable[[_Vector, Sequence[int]], None]
-    ) -> None:
+    def _each_vector(self, image: Affine, oy: Affine, body: Callable[[_Vector, Sequence[int]], None]) -> None:
         """`body` for the vectors of a row of windows, with the columns of the window on the map."""
         channels = self.dx.shape[1]
         lanes = self.region.site.lanes(channels)
@@ -157,7 +155,9 @@ class _Spread:
         self._rows(image, min(height, last + reach), height, zero)
         self._rows(image, min(height, last + step - top), height, self._finish)
 
-    def _rows(self, image: Affine, start: Bound, stop: Bound, body: Callable[[Pixels, Affine, Affine], None]) -> None:
+    def _rows(
+        self, image: Affine, start: Bound, stop: Bound, body: Callable[[Pixels, Affine, Affine], None]
+    ) -> None:
         """`body` for all pixels of some rows of the map, unless there is nothing to do."""
         if start == stop or (body == self._finish and not self.region.epilogue):
             return

@@ -29,7 +29,7 @@ class Coordinate:
     unit: Affine
     size: int
     valid: int
-    offset: Affine = Affine()
+    offset: Affine
 
     @property
     def position(self) -> Affine:
@@ -127,9 +127,9 @@ class _Copy:
         free = free and not (whole and rest)
         if whole:
             with self.k.loop("i", 0, whole, parallel=free) as unit:
-                self.nest(axes[1:], {**at, axis: Coordinate(unit, size, size)}, free)
+                self.nest(axes[1:], {**at, axis: Coordinate(unit, size, size, affine(0))}, free)
         if rest:
-            self.nest(axes[1:], {**at, axis: Coordinate(affine(whole), size, rest)}, free)
+            self.nest(axes[1:], {**at, axis: Coordinate(affine(whole), size, rest, affine(0))}, free)
 
     def tile(self, at: Coordinates) -> None:
         """Copy one unit of every axis."""
@@ -145,13 +145,13 @@ class _Copy:
         unit, padded = at[inner], self.target.layout.block > 1
         blocks = [t.layout.block for t in (self.source, self.target) if t.layout.block > 1]
         piece = min(self.lanes, math.gcd(*blocks)) if blocks else unit.size
-        for offset in range(0, unit.size, piece):
+        for offset in range(0, _rounded(unit.valid, self.target.layout.block), piece):
             count, place = min(piece, unit.valid - offset), {**at, inner: unit.at(offset)}
             if count > 0:
                 value = self.reader.load(_place(self.source, place), piece, count)
-                self.writer.store(_place(self.target, place), value, piece if padded else count)
-            elif padded:
-                self.writer.store(_place(self.target, place), self.k.constant(0.0, piece))
+            else:
+                value = self.k.constant(0.0, piece)
+            self.writer.store(_place(self.target, place), value, piece if padded else count)
 
     def copy_elements(self, at: Coordinates, inner: int) -> None:
         """A transposition of short runs along the two fastest axes; zeros behind the target's last."""
@@ -167,6 +167,11 @@ class _Copy:
             for offset in range(unit.valid, unit.size):
                 place = {**crossed, inner: unit.at(offset)}
                 self.writer.store(_place(self.target, place), self.k.constant(0.0, 1))
+
+
+def _rounded(extent: int, block: int) -> int:
+    """The extent of an axis with the zeros that fill its last block."""
+    return -(-extent // block) * block
 
 
 def _place(tensor: Tensor, at: Coordinates) -> list[Affine]:

@@ -39,7 +39,9 @@ class Row:
     def maximum(self) -> Vec:
         """The row's largest element in every lane."""
         k = self.handle.builder
-        return k.broadcast(reduce_vectors(k, self.extent, self.lanes, "max", -math.inf, self.padded), self.lanes)
+        return k.broadcast(
+            reduce_vectors(k, self.extent, self.lanes, "max", -math.inf, self.padded), self.lanes
+        )
 
 
 def rows(tensor: Tensor) -> tuple[int, int]:
@@ -60,7 +62,9 @@ def softmax(site: Site) -> Kernel:
             for handle in (arguments.operands[0], arguments.results[0])
         )
         scale = store_powers(k, x, y)
-        vectors(k, channels, x.lanes, lambda start, count: y.store(start, y.load(start, count) * scale, count))
+        vectors(
+            k, channels, x.lanes, lambda start, count: y.store(start, y.load(start, count) * scale, count)
+        )
     return k.build()
 
 

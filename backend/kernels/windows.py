@@ -101,7 +101,7 @@ class Windows:
 
         Windows inside the map share a loop; those that stick out are written one by one.
         """
-        left, width, (wide, step) = self.pad[1], self.size[1], (self.kernel[1], self.stride[1])
+        left, width, wide, step = self.pad[1], self.size[1], self.kernel[1], self.stride[1]
         first = min(self.result[1], -(-left // step))
         last = max(first, min(self.result[1], (width + left - wide) // step + 1))
         edges = [*range(first), *range(last, self.result[1])]

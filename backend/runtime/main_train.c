@@ -87,7 +87,9 @@ static void print_help(void) {
     printf("  --epochs E               how often to go through all images (%d)\n", DEFAULT_EPOCHS);
     printf("  --batch B                images per step: %d, fixed when the program was built\n",
            NETWORK_BATCH);
-    printf("  --lr R                   learning rate (%.9g)\n", (double)NETWORK_LEARNING_RATE);
+    printf("  --lr R                   learning rate%s (%.9g)\n",
+           NETWORK_LINEAR_SCHEDULE ? " of the first epoch; it falls linearly" : "",
+           (double)NETWORK_LEARNING_RATE);
     printf("  --seed S                 of the images' order (0)\n");
     printf("  --threads N              use N threads (1); the result is the same for any number\n");
     printf("  --weights W              begin with these weights instead of the built-in ones\n");
@@ -227,6 +229,12 @@ static double seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+/* The learning rate of an epoch, counted from 0. */
+static float epoch_rate(const settings *s, unsigned epoch) {
+    if (!NETWORK_LINEAR_SCHEDULE) return s->rate;
+    return (float)((double)s->rate * (1.0 - (double)epoch / (double)s->epochs));
+}
+
 /* Trains and keeps the weights of the last finished epoch in `weights`; returns the epochs finished. */
 static unsigned train(trainer *t, const settings *s, const dataset *d, const dataset *test, float *weights) {
     shuffle order = shuffle_create(s->seed, d->count);
@@ -234,7 +242,7 @@ static unsigned train(trainer *t, const settings *s, const dataset *d, const dat
     while (finished < s->epochs) {
         double start = seconds();
         shuffle_epoch(&order);
-        score result = train_epoch(t, d, &order, s->rate);
+        score result = train_epoch(t, d, &order, epoch_rate(s, finished));
         if (interrupted) break;
         finished++;
         NETWORK_UNPACK(t->params, weights);

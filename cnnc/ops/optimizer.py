@@ -6,9 +6,12 @@ graph, so that a compiled training step is one function.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from cnnc.errors import CnncError
+
+
+SCHEDULES = ("constant", "linear")
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,28 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Base of the optimizers. `lr` is the learning rate a run uses if the caller gives none."""
+    """Base of the optimizers. `lr` is the learning rate a run uses if the caller gives none.
+
+    `schedule` says what becomes of it over a run: "constant", or "linear", by which epoch e of E
+    (from 0) has lr * (1 - e / E).
+    """
 
     lr: float = 0.01
+    schedule: str = field(default="constant", kw_only=True)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not 0 <= value < float("inf"):
-                raise CnncError(
-                    f"{type(self).__name__}: {field.name} must be finite and not negative, got {value}"
-                )
+        name = type(self).__name__
+        if self.schedule not in SCHEDULES:
+            known = " or ".join(map(repr, SCHEDULES))
+            raise CnncError(f"{name}: schedule must be {known}, got {self.schedule!r}")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name != "schedule" and not 0 <= value < float("inf"):
+                raise CnncError(f"{name}: {each.name} must be finite and not negative, got {value}")
+
+    def rate(self, lr: float, epoch: int, epochs: int) -> float:
+        """The learning rate of an epoch, counted from 0, of a run that begins with `lr`."""
+        return lr * (1.0 - epoch / epochs) if self.schedule == "linear" else lr
 
     def states(self) -> tuple[StateSpec, ...]:
         """In the order in which they are stored behind a weight."""

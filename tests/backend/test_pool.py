@@ -170,7 +170,7 @@ def code() -> Code:
     return Code(compile_ir(pool_ir("net") + TASKS))
 
 
-@pytest.fixture(scope="module", params=[0, 1500, SPINS], ids=["asleep", "impatient", "default"])
+@pytest.fixture(scope="module", params=[0, 50, SPINS], ids=["asleep", "impatient", "default"])
 def any_code(request: pytest.FixtureRequest) -> Code:
     """Pools whose threads sleep at once, after a short while, and as they really do."""
     return Code(compile_ir(pool_ir("net", spins=request.param) + TASKS))
@@ -221,14 +221,14 @@ def test_no_pool_is_one_plain_call(code: Code, count: int) -> None:
 
 @pytest.mark.parametrize("threads", THREADS)
 def test_thousands_of_forks_see_each_others_results(any_code: Code, threads: int) -> None:
-    times = 5000
+    times = 2000
     with any_code.pool(threads) as pool:
         cells = within(60, lambda: any_code.ring(pool, 23, times))
     np.testing.assert_array_equal(cells, times)
 
 
 def test_two_pools_at_once(any_code: Code) -> None:
-    times = 3000
+    times = 2000
     with any_code.pool(2) as left, any_code.pool(3) as right:
         results: list[Array] = []
         other = threading.Thread(target=lambda: results.append(any_code.ring(left, 9, times)), daemon=True)

@@ -1,0 +1,104 @@
+"""Pooling kernels: windows that overlap, leave gaps, stick out; epilogues; who gets equal maxima."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from cnnc.backend.kernel.ir import Access
+from cnnc.backend.kernels.registry import kernel_for
+from cnnc.backend.target import TARGETS
+from cnnc.errors import ShapeError, UnsupportedError
+from cnnc.ir.builder import GraphBuilder
+from cnnc.ir.graph import Value
+from cnnc.ir.op import Op, Sample
+from cnnc.ir.types import f32
+from cnnc.ops.elementwise import Bias, Map, Relu
+from cnnc.ops.fused import Fused
+from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
+from tests.kernel_sites import check_site, run_site, site_of
+
+AVX2 = TARGETS["avx2"]
+PAIR = st.tuples(st.integers(1, 5), st.integers(1, 5))
+PADS = st.tuples(*[st.integers(0, 2)] * 4)
+
+
+@given(kernel=PAIR, stride=PAIR, pad=PADS, size=PAIR, channels=st.sampled_from((1, 3, 9)))
+@settings(max_examples=60, deadline=None)
+def test_any_window(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    pad: tuple[int, int, int, int],
+    size: tuple[int, int],
+    channels: int,
+) -> None:
+    x, pool = f32(2, channels, *size), MaxPool2d(kernel, stride, pad)
+    try:
+        (y,) = pool.infer(x)
+    except ShapeError:
+        assume(False)
+    for op, operands in (
+        (pool, (x,)),
+        (MeanPool2d(kernel, stride, pad), (x,)),
+        (MaxPool2dGrad(kernel, stride, pad), (y, x, y)),
+        (MeanPool2dGrad(kernel, stride, pad, size), (y,)),
+    ):
+        sample = Sample(op, operands)
+        check_site(site_of(sample, AVX2), sample, reversed)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad"),
+    [((2, 2), (2, 2), (0, 0, 0, 0)), ((3, 3), (2, 1), (1, 1, 1, 1)), ((1, 2), (3, 3), (0, 0, 0, 0))],
+)
+@pytest.mark.parametrize("target", ["x86-64", "avx512"])
+def test_epilogues(
+    kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int, int, int], target: str
+) -> None:
+    x = f32(2, 7, 6, 8)
+    (y,) = MaxPool2d(kernel, stride, pad).infer(x)
+    for pool in (MaxPool2d(kernel, stride, pad), MeanPool2d(kernel, stride, pad)):
+        body = GraphBuilder("pool_relu")
+        image, bias = body.input("x", x), body.input("b", f32(7))
+        pooled = body.emit(pool, image)
+        check_region(body, [pooled, body.emit(Relu(), body.emit(Bias(), pooled, bias))], target)
+    for op, operands in (
+        (MaxPool2dGrad(kernel, stride, pad), (y, x, y)),
+        (MeanPool2dGrad(kernel, stride, pad, (6, 8)), (y,)),
+    ):
+        body = GraphBuilder("grad_mask")
+        spread = body.emit(op, *(body.input(f"x{i}", t) for i, t in enumerate(operands)))
+        masked = body.emit(Map("a * (1.0 - b * b) + c"), spread, body.input("t", x), body.input("s", f32()))
+        check_region(body, [masked], target)
+
+
+def check_region(body: GraphBuilder, results: list[Value], target: str) -> None:
+    graph = body.build(results)
+    sample = Sample(Fused(graph), tuple(value.type for value in graph.inputs))
+    check_site(site_of(sample, TARGETS[target]), sample, reversed)
+
+
+@pytest.mark.parametrize("pad", [(0, 0, 0, 0), (1, 0, 1, 0)])
+def test_the_first_of_equal_maxima_gets_the_gradient(pad: tuple[int, int, int, int]) -> None:
+    op = MaxPool2dGrad((2, 2), (2, 2), pad)
+    x = np.zeros((1, 1, 4, 4), np.float32)
+    (y,) = MaxPool2d((2, 2), (2, 2), pad).reference(x)
+    dy = np.arange(1, y.size + 1, dtype=np.float32).reshape(y.shape)
+    sample = Sample(op, (f32(*y.shape), f32(*x.shape), f32(*y.shape)))
+    site = site_of(sample, AVX2)
+    (found,) = run_site(kernel_for(site), site, (dy, x, y))
+    np.testing.assert_array_equal(found, op.reference(dy, x, y)[0])
+
+
+@pytest.mark.parametrize("size", [(4, 4), (2, 2)])
+def test_windows_that_cover_the_map_once_are_only_written(size: tuple[int, int]) -> None:
+    op: Op = MeanPool2dGrad((2, 2), (2, 2), (0, 0, 0, 0), size)
+    kernel = kernel_for(site_of(Sample(op, (f32(1, 3, size[0] // 2, size[1] // 2),)), AVX2))
+    assert kernel.buffer("r0").access is Access.WRITE
+
+
+def test_row_major_maps_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="channels-last"):
+        kernel_for(site_of(Sample(MaxPool2d((2, 2), (2, 2)), (f32(1, 3, 4, 4),)), AVX2, ("abcd", "abcd")))
