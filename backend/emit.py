@@ -138,7 +138,7 @@ class _Emitter:
         numbers = list(self._numbers(loops))
         for loop, number in zip(loops, numbers, strict=True):
             scaled = self.define(f"mul nsw i64 {number}, {loop.step}")
-            self.do(f"%{loop.variable} = add nsw i64 {scaled}, {loop.starts[0].constant}")
+            self.do(f"{_variable(loop.variable)} = add nsw i64 {scaled}, {loop.starts[0].constant}")
         self._open(variables)
         self._statements(body)
         self.levels.pop()
@@ -226,9 +226,9 @@ class _Emitter:
 
     def _close_loop(self, loop: For, label: str, before: str, bounds: tuple[str, str], phis: list[str]) -> None:
         """The loop variable's phi, its step, and the branch back."""
-        following = self.define(f"add nsw i64 %{loop.variable}, {loop.step}")
+        following = self.define(f"add nsw i64 {_variable(loop.variable)}, {loop.step}")
         phis.append(
-            f"  %{loop.variable} = phi i64 [ {bounds[0]}, %{before} ], [ {following}, %{self.block} ]"
+            f"  {_variable(loop.variable)} = phi i64 [ {bounds[0]}, %{before} ], [ {following}, %{self.block} ]"
         )
         again = self.define(f"icmp slt i64 {following}, {bounds[1]}")
         self.do(f"br i1 {again}, label %{label}, label %{label}.exit")
@@ -243,7 +243,7 @@ class _Emitter:
         """An affine expression as an i64."""
         result = str(expression.constant)
         for variable, coefficient in expression.terms:
-            part = self.define(f"mul nsw i64 %{variable}, {coefficient}")
+            part = self.define(f"mul nsw i64 {_variable(variable)}, {coefficient}")
             result = self.define(f"add nsw i64 {part}, {result}")
         return result
 
@@ -299,11 +299,16 @@ class _Emitter:
 
     def _scaled(self, level: _Level, variable: str, coefficient: int) -> str:
         if coefficient == 1:
-            return f"%{variable}"
+            return _variable(variable)
         if (variable, coefficient) not in level.scaled:
-            product = self.define(f"mul nsw i64 %{variable}, {coefficient}", level.head)
+            product = self.define(f"mul nsw i64 {_variable(variable)}, {coefficient}", level.head)
             level.scaled[variable, coefficient] = product
         return level.scaled[variable, coefficient]
+
+
+def _variable(name: str) -> str:
+    """A loop variable's value; its ending keeps it apart from the buffers' names."""
+    return f"%{name}.i"
 
 
 def _flat_index(buffer: Buffer, index: tuple[Affine, ...]) -> Affine:

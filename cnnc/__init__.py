@@ -1,5 +1,6 @@
 """cnnc, a compiler for convolutional networks: the front door."""
 
+from cnnc.compiler import compile, compile_training
 from cnnc.errors import CnncError, FormatError, ShapeError, UnsupportedError, VerifyError
 from cnnc.frontend import (
     SGD,
@@ -34,8 +35,17 @@ from cnnc.frontend import (
     tanh,
     zeros,
 )
+from cnnc.model import Model
+from cnnc.trainer import Epoch, Trainer
+from cnnc.version import VERSION
 
 __all__ = [
+    "VERSION",
+    "Epoch",
+    "Model",
+    "Trainer",
+    "compile",
+    "compile_training",
     "SGD",
     "Activation",
     "Adam",

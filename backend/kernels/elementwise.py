@@ -7,17 +7,18 @@ need not know their shape: it runs over flat memory. A padded tail is computed w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel
 from cnnc.backend.kernels.expressions import emit_expression
-from cnnc.backend.kernels.loops import flat_vectors, nest, vectors
+from cnnc.backend.kernels.loops import Body, flat_vectors, nest, vectors
 from cnnc.backend.kernels.region import Region
 from cnnc.backend.kernels.site import Arguments, Site, Tensor, declare
 from cnnc.errors import UnsupportedError
-from cnnc.ir.graph import Graph, Value
+from cnnc.ir.graph import Graph, Node
 from cnnc.ops.elementwise import LETTERS, Elementwise
+from cnnc.ops.scalar import Call, Expr, variables
 
 Load = Callable[[int], Vec]
 """The vector of the site's operand of that number."""
@@ -45,14 +46,19 @@ def _flat(k: KernelBuilder, site: Site, body: Graph) -> None:
     lanes = site.lanes(full.size)
     arguments = declare(k, site, lambda t: (t.size,) if t.type.rank == full.type.rank else ())
 
-    def tile(start: Affine, count: int) -> None:
-        def load(number: int) -> Vec:
-            handle = arguments.operands[number]
-            return handle.load((start,), lanes, count) if handle.buffer.shape else handle.splat((), lanes)
+    def begin() -> Body:
+        scalars = [i for i, handle in enumerate(arguments.operands) if not handle.buffer.shape]
+        steady = {i: arguments.operands[i].splat((), lanes) for i in scalars}
+        values = _Values(k, body, lanes, steady)
 
-        _store(arguments, _evaluate(k, body, load, lanes), (start,), count)
+        def tile(start: Affine, count: int) -> None:
+            values.store(
+                arguments, lambda i: arguments.operands[i].load((start,), lanes, count), (start,), count
+            )
 
-    flat_vectors(k, full.size, lanes, tile)
+        return tile
+
+    flat_vectors(k, full.size, lanes, begin)
 
 
 def _with_channels(k: KernelBuilder, site: Site, body: Graph) -> None:
@@ -74,17 +80,21 @@ def _channels_inside(k: KernelBuilder, site: Site, body: Graph, shape: tuple[int
     lead, rows, channels = shape
     lanes = site.lanes(channels)
     arguments = declare(k, site, _view(site, shape))
-    with k.loop("i", 0, lead, parallel=True) as i, k.loop("row", 0, rows) as row:
+    with k.loop("i", 0, lead, parallel=True) as i:
+        scalars = [number for number, handle in enumerate(arguments.operands) if not handle.buffer.shape]
+        values = _Values(k, body, lanes, {n: arguments.operands[n].splat((), lanes) for n in scalars})
+        with k.loop("row", 0, rows) as row:
 
-        def tile(start: Affine, count: int) -> None:
-            def load(number: int) -> Vec:
-                handle = arguments.operands[number]
-                place = (i, row, start)[3 - len(handle.buffer.shape) :]
-                return handle.load(place, lanes, count) if place else handle.splat((), lanes)
+            def tile(start: Affine, count: int) -> None:
+                place = (i, row, start)
 
-            _store(arguments, _evaluate(k, body, load, lanes), (i, row, start), count)
+                def load(number: int) -> Vec:
+                    handle = arguments.operands[number]
+                    return handle.load(place[-len(handle.buffer.shape) :], lanes, count)
 
-        vectors(k, channels, lanes, tile)
+                values.store(arguments, load, place, count)
+
+            vectors(k, channels, lanes, tile)
 
 
 def _channels_outside(k: KernelBuilder, site: Site, body: Graph, shape: tuple[int, int, int]) -> None:
@@ -93,15 +103,16 @@ def _channels_outside(k: KernelBuilder, site: Site, body: Graph, shape: tuple[in
     lanes = site.lanes(inner)
     arguments = declare(k, site, _view(site, shape))
     with nest(k, loops, parallel=True) as (i, channel):
+        steady = {
+            number: handle.splat((channel,)[: len(handle.buffer.shape)], lanes)
+            for number, handle in enumerate(arguments.operands)
+            if len(handle.buffer.shape) < len(shape)
+        }
+        values = _Values(k, body, lanes, steady)
 
         def tile(start: Affine, count: int) -> None:
-            def load(number: int) -> Vec:
-                handle = arguments.operands[number]
-                if len(handle.buffer.shape) == len(shape):
-                    return handle.load((i, channel, start), lanes, count)
-                return handle.splat((channel,) if handle.buffer.shape else (), lanes)
-
-            _store(arguments, _evaluate(k, body, load, lanes), (i, channel, start), count)
+            place = (i, channel, start)
+            values.store(arguments, lambda n: arguments.operands[n].load(place, lanes, count), place, count)
 
         vectors(k, inner, lanes, tile)
 
@@ -111,22 +122,46 @@ def _view(site: Site, shape: tuple[int, ...]) -> Callable[[Tensor], Sequence[int
     return lambda tensor: shape if tensor.type.rank == rank else tensor.physical
 
 
-def _evaluate(k: KernelBuilder, body: Graph, load: Load, lanes: int) -> list[Vec]:
-    """Vectors of the body's outputs; nothing is stored before everything is loaded."""
-    known: dict[Value, Vec] = {}
+class _Values:
+    """The body's values, vector by vector. What depends on `steady` operands alone, which are those
+    that do not change from vector to vector, is computed at once, where this object is made."""
 
-    def value(operand: Value) -> Vec:
-        if operand not in known:
-            known[operand] = load(body.inputs.index(operand))
-        return known[operand]
+    def __init__(self, k: KernelBuilder, body: Graph, lanes: int, steady: Mapping[int, Vec]) -> None:
+        self._k, self._body, self._lanes = k, body, lanes
+        self._steady = {body.inputs[number]: value for number, value in steady.items()}
+        self._terms = [self._steady_terms(node) for node in body.nodes]
 
-    for node in body.nodes:
-        assert isinstance(node.op, Elementwise), f"{node.op.name} is not elementwise"
-        operands = {letter: value(o) for letter, o in zip(LETTERS, node.operands, strict=False)}
-        known[node.result] = emit_expression(k, node.op.expr, operands, lanes)
-    return [known[output] for output in body.outputs]
+    def _steady_terms(self, node: Node) -> Mapping[Expr, Vec]:
+        """The largest terms of a node's expression over steady operands."""
+        letters = zip(LETTERS, node.operands, strict=False)
+        known = {letter: self._steady[o] for letter, o in letters if o in self._steady}
+        terms = _terms_over(_expression(node), known.keys())
+        return {term: emit_expression(self._k, term, known, self._lanes) for term in terms}
+
+    def store(self, arguments: Arguments, load: Load, place: Sequence[Affine], count: int) -> None:
+        """Compute and store a vector of each result; all operands are loaded before the first store."""
+        known = dict(self._steady)
+        for node, terms in zip(self._body.nodes, self._terms, strict=True):
+            for operand in node.operands:
+                if operand not in known:
+                    known[operand] = load(self._body.inputs.index(operand))
+            operands = {letter: known[o] for letter, o in zip(LETTERS, node.operands, strict=False)}
+            known[node.result] = emit_expression(self._k, _expression(node), operands, self._lanes, terms)
+        for handle, output in zip(arguments.results, self._body.outputs, strict=True):
+            handle.store(place, known[output], count)
 
 
-def _store(arguments: Arguments, values: list[Vec], place: Sequence[Affine], count: int) -> None:
-    for handle, value in zip(arguments.results, values, strict=True):
-        handle.store(place, value, count)
+def _expression(node: Node) -> Expr:
+    assert isinstance(node.op, Elementwise), f"{node.op.name} is not elementwise"
+    return node.op.expr
+
+
+def _terms_over(expr: Expr, names: Set[str]) -> Iterator[Call]:
+    """The largest calls in `expr` whose variables are all among `names`."""
+    if not isinstance(expr, Call):
+        return
+    if set(variables(expr)) <= names:
+        yield expr
+        return
+    for argument in expr.args:
+        yield from _terms_over(argument, names)

@@ -14,9 +14,21 @@ _TRANSCENDENTAL: Mapping[str, Callable[[KernelBuilder, Vec], Vec]] = MappingProx
 )
 
 
-def emit_expression(k: KernelBuilder, expr: Expr, operands: Mapping[str, Vec], lanes: int) -> Vec:
-    """The value of `expr` where its variables have the values `operands`; equal subterms run once."""
-    known: dict[Expr, Vec] = {Var(name): value for name, value in operands.items()}
+NOTHING_KNOWN: Mapping[Expr, Vec] = MappingProxyType({})
+
+
+def emit_expression(
+    k: KernelBuilder,
+    expr: Expr,
+    operands: Mapping[str, Vec],
+    lanes: int,
+    computed: Mapping[Expr, Vec] = NOTHING_KNOWN,
+) -> Vec:
+    """The value of `expr` where its variables have the values `operands`; equal subterms run once.
+
+    `computed` are subterms whose values are there already.
+    """
+    known: dict[Expr, Vec] = {**{Var(name): value for name, value in operands.items()}, **computed}
 
     def value(term: Expr) -> Vec:
         if term not in known:

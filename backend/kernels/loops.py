@@ -36,18 +36,19 @@ def vectors(k: KernelBuilder, extent: int, lanes: int, body: Body, unroll: int =
         body(affine(whole * lanes), rest)
 
 
-def flat_vectors(k: KernelBuilder, size: int, lanes: int, body: Body) -> None:
+def flat_vectors(k: KernelBuilder, size: int, lanes: int, begin: Callable[[], Body]) -> None:
     """As `vectors`, over a whole buffer: in parallel over chunks if there are several.
 
-    The loops behind the first run in the last chunk only: a parallel loop must enclose everything.
+    `begin` writes what a chunk needs once and returns the body. The loops behind the first run in the
+    last chunk only: a parallel loop must enclose everything.
     """
     if size <= CHUNK:
-        vectors(k, size, lanes, body)
+        vectors(k, size, lanes, begin())
         return
     step, rest = UNROLL * lanes, size % lanes
     unrolled, full = size - size % step, size - rest
     with k.loop("chunk", 0, size, CHUNK, parallel=True) as chunk:
-        end = chunk + CHUNK
+        end, body = chunk + CHUNK, begin()
         with k.loop("i", chunk, (end, unrolled - step + 1), step) as i:
             for start in range(0, step, lanes):
                 body(i + start, lanes)

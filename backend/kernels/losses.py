@@ -11,7 +11,7 @@ from collections.abc import Callable
 from cnnc.backend.kernel import math as functions
 from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel
-from cnnc.backend.kernels.loops import flat_sum, flat_vectors, reduce_vectors, vectors
+from cnnc.backend.kernels.loops import Body, flat_sum, flat_vectors, reduce_vectors, vectors
 from cnnc.backend.kernels.site import Site, declare
 from cnnc.backend.kernels.softmax import Row, store_powers
 from cnnc.errors import UnsupportedError
@@ -111,12 +111,16 @@ def squared_error_grad(site: Site) -> Kernel:
     arguments = declare(k, site, lambda t: (t.size,) if t.type.rank else ())
     dloss, prediction, target = arguments.operands
 
-    def tile(start: Affine, count: int) -> None:
+    def begin() -> Body:
         scale = dloss.splat((), lanes) * (2.0 / site.results[0].shape[0])
-        difference = prediction.load((start,), lanes, count) - target.load((start,), lanes, count)
-        arguments.results[0].store((start,), difference * scale, count)
 
-    flat_vectors(k, size, lanes, tile)
+        def tile(start: Affine, count: int) -> None:
+            difference = prediction.load((start,), lanes, count) - target.load((start,), lanes, count)
+            arguments.results[0].store((start,), difference * scale, count)
+
+        return tile
+
+    flat_vectors(k, size, lanes, begin)
     return k.build()
 
 

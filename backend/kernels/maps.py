@@ -173,6 +173,6 @@ def _fill(k: KernelBuilder, handle: BufferHandle, value: float, span: tuple[int,
         handle.store((start + first,), k.constant(value, lanes), count)
 
     if span == (0, handle.buffer.shape[0]):
-        flat_vectors(k, end, lanes, tile)
+        flat_vectors(k, end, lanes, lambda: tile)
     else:
         vectors(k, end - first, lanes, tile)

@@ -85,7 +85,8 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Proof:
-    """What was proven of a kernel: accesses in bounds, (parallel loop, written buffer) pairs free of conflicts."""
+    """What was proven of a kernel: accesses in bounds, and (parallel loop, written buffer) pairs free
+    of conflicts."""
 
     accesses: int
     conflicts: int

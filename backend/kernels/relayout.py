@@ -88,7 +88,7 @@ def _copy_flat(k: KernelBuilder, site: Site) -> None:
     def tile(start: Affine, count: int) -> None:
         arguments.results[0].store((start,), arguments.operands[0].load((start,), lanes, count), count)
 
-    flat_vectors(k, size, lanes, tile)
+    flat_vectors(k, size, lanes, lambda: tile)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cnnc.backend.kernel.builder import BufferHandle, Coordinate, KernelBuilder, Vec
+from cnnc.backend.kernel.builder import Bound, BufferHandle, Coordinate, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, affine
 from cnnc.backend.kernels.site import Tensor
 from cnnc.errors import UnsupportedError
@@ -88,12 +88,13 @@ class Windows:
         height, below = self.size[0] + self.pad[0], (self.result[0] - 1) * self.stride[0] + self.kernel[0]
         clipped = self.pad[0] > 0 or below > height
         if not clipped and self.taps <= UNROLLED_TAPS:
-            for r in range(self.kernel[0]):
-                body(affine(r))
+            for number in range(self.kernel[0]):
+                body(affine(number))
             return
         shift = oy * self.stride[0]
-        start = (0, self.pad[0] - shift) if clipped else 0
-        with k.loop("r", start, (self.kernel[0], height - shift) if clipped else self.kernel[0]) as r:
+        start: Bound = (0, self.pad[0] - shift) if clipped else 0
+        stop: Bound = (self.kernel[0], height - shift) if clipped else self.kernel[0]
+        with k.loop("r", start, stop) as r:
             body(r)
 
     def each_column(self, k: KernelBuilder, body: Callable[[Affine, Sequence[int]], None]) -> None:

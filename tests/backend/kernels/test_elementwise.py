@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cnnc.backend.kernel.interpreter import Order
+from cnnc.backend.kernel.printer import print_kernel
 from cnnc.backend.kernels.loops import CHUNK
 from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.target import TARGETS
@@ -77,3 +78,12 @@ def test_a_region_with_two_results_in_place(tag: str) -> None:
     step = body.emit(Map("a - c * b"), body.emit(Relu(), p), moved, lr)
     sample = Sample(Fused(body.build([step, moved])), (p.type, m.type, b.type, lr.type))
     check_site(site_of(sample, AVX2, (tag, tag, "a", "", tag, tag), {0: 0, 1: 1}), sample, reversed)
+
+
+def test_what_scalars_decide_is_computed_once() -> None:
+    op = Map("a - b * sqrt(1.0 - c) / (1.0 - d) * a")
+    sample = Sample(op, (f32(9000), f32(), f32(), f32()), ((-1, 1), (-1, 1), (0, 0.5), (0, 0.5)))
+    kernel = check_site(site_of(sample, AVX2, in_place={0: 0}), sample)
+    text = print_kernel(kernel)
+    assert text.count("sqrt") == text.count("div") == 1
+    assert text.index("div") < text.index("for i in")
