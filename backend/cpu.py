@@ -9,7 +9,16 @@ from cnnc.backend.target import Target
 
 LEAF_1_ECX: Mapping[str, int] = MappingProxyType({"fma": 12, "popcnt": 23, "avx": 28, "f16c": 29})
 LEAF_7_EBX: Mapping[str, int] = MappingProxyType(
-    {"bmi": 3, "avx2": 5, "bmi2": 8, "avx512f": 16, "avx512dq": 17, "avx512cd": 28, "avx512bw": 30, "avx512vl": 31}
+    {
+        "bmi": 3,
+        "avx2": 5,
+        "bmi2": 8,
+        "avx512f": 16,
+        "avx512dq": 17,
+        "avx512cd": 28,
+        "avx512bw": 30,
+        "avx512vl": 31,
+    }
 )
 """Bits of the words that the x86 instruction cpuid gives (Intel SDM, volume 2A, CPUID)."""
 

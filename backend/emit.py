@@ -33,7 +33,6 @@ from cnnc.backend.kernel.ir import (
     Reg,
     Splat,
     Statement,
-    Store,
 )
 from cnnc.backend.kernel.printer import print_kernel
 from cnnc.backend.target import Target
@@ -188,9 +187,16 @@ class _Emitter:
 
     def _loop(self, loop: For) -> None:
         starts = [self._whole(start) for start in loop.starts]
-        start, stop = self._extreme("smax", starts), self._extreme("smin", [self._whole(s) for s in loop.stops])
+        start, stop = (
+            self._extreme("smax", starts),
+            self._extreme("smin", [self._whole(s) for s in loop.stops]),
+        )
         carried = [reg for reg in dict.fromkeys(_assigned(loop.body)) if reg in self.values]
-        label, before, initial = f"{loop.variable}.{self.count}", self.block, [self.values[r] for r in carried]
+        label, before, initial = (
+            f"{loop.variable}.{self.count}",
+            self.block,
+            [self.values[r] for r in carried],
+        )
         self.count += 1
         surely_runs = len(loop.starts) == len(loop.stops) == 1 and not (
             loop.starts[0].terms or loop.stops[0].terms
@@ -224,12 +230,13 @@ class _Emitter:
             vector = vector_type(self.tiles[reg.tile])
             self.values[reg] = self.define(f"phi {vector} [ {first}, %{before} ], [ {last}, %{latch} ]")
 
-    def _close_loop(self, loop: For, label: str, before: str, bounds: tuple[str, str], phis: list[str]) -> None:
+    def _close_loop(
+        self, loop: For, label: str, before: str, bounds: tuple[str, str], phis: list[str]
+    ) -> None:
         """The loop variable's phi, its step, and the branch back."""
         following = self.define(f"add nsw i64 {_variable(loop.variable)}, {loop.step}")
-        phis.append(
-            f"  {_variable(loop.variable)} = phi i64 [ {bounds[0]}, %{before} ], [ {following}, %{self.block} ]"
-        )
+        ways = f"[ {bounds[0]}, %{before} ], [ {following}, %{self.block} ]"
+        phis.append(f"  {_variable(loop.variable)} = phi i64 {ways}")
         again = self.define(f"icmp slt i64 {following}, {bounds[1]}")
         self.do(f"br i1 {again}, label %{label}, label %{label}.exit")
 
@@ -253,10 +260,16 @@ class _Emitter:
             operands = [self._operand(o, instruction.lanes) for o in instruction.operands]
             return make.compute(instruction.function, operands, instruction.lanes)
         if isinstance(instruction, Load):
-            pointer, dtype = self._pointer(instruction.buffer, instruction.index), self._dtype(instruction.buffer)
+            pointer, dtype = (
+                self._pointer(instruction.buffer, instruction.index),
+                self._dtype(instruction.buffer),
+            )
             return make.load(pointer, dtype, instruction.lanes, instruction.count)
         if isinstance(instruction, Splat):
-            pointer, dtype = self._pointer(instruction.buffer, instruction.index), self._dtype(instruction.buffer)
+            pointer, dtype = (
+                self._pointer(instruction.buffer, instruction.index),
+                self._dtype(instruction.buffer),
+            )
             return make.broadcast(make.load(pointer, dtype, 1, 1), instruction.lanes)
         if isinstance(instruction, Index):
             return make.index(self._whole(instruction.value), instruction.lanes)

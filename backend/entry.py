@@ -15,7 +15,10 @@ from cnnc.ir.plan import Placement, Space
 
 
 def entry_ir(symbol: str, prefix: str, program: Program) -> str:
-    """`void @symbol(inputs..., outputs..., ptr params, ptr workspace, ptr pool)`; forks by @prefix_parallel."""
+    """`void @symbol(inputs..., outputs..., ptr params, ptr workspace, ptr pool)`.
+
+    Calls worth it fork by @prefix_parallel.
+    """
     graph = program.plan.graph
     names = [f"%in{i}" for i in range(len(graph.inputs))] + [f"%out{i}" for i in range(len(graph.outputs))]
     parameters = ", ".join(f"ptr {n}" for n in (*names, "%params", "%workspace", "%pool"))

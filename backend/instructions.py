@@ -73,7 +73,9 @@ class Instructions:
     def _select(self, condition: str, a: str, b: str, chosen: Sequence[str], lanes: int) -> str:
         vector = vector_type(lanes)
         test = self.define(f"fcmp {condition} {vector} {a}, {b}")
-        return self.define(f"select {vector_type(lanes, 'i1')} {test}, {vector} {chosen[0]}, {vector} {chosen[1]}")
+        return self.define(
+            f"select {vector_type(lanes, 'i1')} {test}, {vector} {chosen[0]}, {vector} {chosen[1]}"
+        )
 
     def _fma(self, operands: Sequence[str], lanes: int) -> str:
         if self.target.has_fma:
@@ -128,8 +130,12 @@ class Instructions:
                 f"<{lanes} x i1> {mask(lanes, count)}, {vector} zeroinitializer)"
             )
         elif count < lanes:
-            loaded = self._widened(self.define(f"load {vector_type(count, element)}, ptr {pointer}, align 4"),
-                                   element, lanes, count)
+            loaded = self._widened(
+                self.define(f"load {vector_type(count, element)}, ptr {pointer}, align 4"),
+                element,
+                lanes,
+                count,
+            )
         else:
             loaded = self.define(f"load {vector}, ptr {pointer}, align 4")
         if dtype == "f32":
@@ -170,7 +176,9 @@ class Instructions:
             return value
         vector = vector_type(lanes)
         first = self.define(f"insertelement {vector} poison, float {value}, i32 0")
-        return self.define(f"shufflevector {vector} {first}, {vector} poison, <{lanes} x i32> zeroinitializer")
+        return self.define(
+            f"shufflevector {vector} {first}, {vector} poison, <{lanes} x i32> zeroinitializer"
+        )
 
     def reduce(self, function: str, value: str, lanes: int) -> str:
         """Combine the lanes pairwise, upper half with lower half, down to one."""

@@ -74,7 +74,8 @@ class Interface:
     correct. `batch` is the fixed number of images of one call, `classes` the number of values a label
     may have (None without labels), `learning_rate` what a training program uses unless told.
     `param_bytes` and `workspace_bytes` are the sizes of the packed parameters (for training with the
-    optimizer's state) and of the workspace. `schedule` is the optimizer's: constant or linear. `version` is cnnc's own.
+    optimizer's state) and of the workspace. `schedule` is the optimizer's: constant or
+    linear. `version` is cnnc's own.
     """
 
     name: str

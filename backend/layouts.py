@@ -73,7 +73,7 @@ class LayoutRules:
 
     def _convolution(self, op: Conv2d | Conv2dInputGrad | Conv2dWeightGrad, tensors: Tensors) -> LayoutRule:
         if isinstance(op, Conv2d):
-            x, w = tensors.operands
+            w = tensors.operands[1]
             pixels = tensors.results[0].shape[3]
             weights = self.packed("acdb", 0, w.shape[0], op.groups, pixels)
             return LayoutRule((_broadcast_source(tensors), weights), (CHANNELS_LAST,))
@@ -112,7 +112,9 @@ class LayoutRules:
             while group % block:
                 block = lanes if block > lanes else block // 2
         letter = string.ascii_lowercase[axis]
-        return Layout(order.replace(letter, letter.upper()) + f"{block}{letter}") if block > 1 else Layout(order)
+        return (
+            Layout(order.replace(letter, letter.upper()) + f"{block}{letter}") if block > 1 else Layout(order)
+        )
 
 
 def channels_last(type: TensorType) -> Layout:

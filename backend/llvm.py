@@ -1,4 +1,4 @@
-"""LLVM through llvmlite; nothing else imports it. IR text in; object code, assembly or a running function out."""
+"""LLVM through llvmlite, which nothing else imports: IR text in; object code, assembly or functions out."""
 
 from __future__ import annotations
 

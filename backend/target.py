@@ -51,7 +51,9 @@ _AVX512 = (*_AVX2, "avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512cd")
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
-        "x86-64": Target("x86-64", _LINUX_X86, "x86-64", ("sse2",), lanes=4, registers=16, has_fma=False, has_round=False),
+        "x86-64": Target(
+            "x86-64", _LINUX_X86, "x86-64", ("sse2",), lanes=4, registers=16, has_fma=False, has_round=False
+        ),
         "avx2": Target("avx2", _LINUX_X86, "x86-64-v3", _AVX2, lanes=8, registers=16),
         "avx512": Target(
             "avx512",

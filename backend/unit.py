@@ -1,4 +1,4 @@
-"""A unit: all native functions of one network, as one module for files or as cached objects for this process."""
+"""A unit: all native functions of one network, as one module for files or as cached objects to run here."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Unit:
         return f"{data}\n{kernels}\n{self.functions_ir()}"
 
     def load(self, cache: ObjectCache) -> Jit:
-        """The unit in this process. Each kernel is an object of its own, so that equal ones are compiled once."""
+        """The unit in this process, each kernel an object of its own, so that equal ones are compiled once."""
         generator = CodeGenerator(self.target)
 
         def compiled(text: str) -> bytes:
@@ -64,5 +64,3 @@ class Unit:
         objects = [compiled(emit_kernel(kernel, self.target)) for kernel in self.kernels]
         objects.append(compiled(declarations(self.calls) + self.functions_ir()))
         return Jit(self.target, objects)
-
-

@@ -1,4 +1,4 @@
-"""A unit loaded into this process: its functions as Python callables over addresses, its pool and workspace."""
+"""A unit loaded into this process: its functions as callables over addresses, its pool and workspace."""
 
 from __future__ import annotations
 

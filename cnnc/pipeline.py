@@ -1,6 +1,6 @@
 """The pipeline: which passes run, in which order, and what follows them. Read this to see the compiler whole.
 
-    layer graph -> passes -> layouts -> buffer plan -> kernels
+layer graph -> passes -> layouts -> buffer plan -> kernels
 """
 
 from __future__ import annotations

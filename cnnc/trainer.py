@@ -85,8 +85,11 @@ class Trainer:
         on_step: Callable[[], None] | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> list[Epoch]:
-        """Train on shuffled batches, the same order as a built program's; what is left of a batch at an
-        epoch's end is dropped. `lr` is what the optimizer's schedule begins with. Raises CnncError if there are fewer images than a batch has."""
+        """Train on batches in the order a built program takes; what is left at an epoch's end is dropped.
+
+        `lr` is what the optimizer's schedule begins with. Raises CnncError if there are fewer images
+        than one batch has.
+        """
         images, labels = train
         if len(images) < self.batch:
             raise CnncError(f"{len(images)} images are fewer than one batch of {self.batch}")
@@ -149,7 +152,10 @@ class Trainer:
         return loss, float(self._outputs[1]) if len(self._outputs) > 1 else None
 
     def _checked(self, *arrays: Array) -> list[Array]:
-        return [_fitted(value, a, self.compiled.source.classes) for value, a in zip(self._inputs, arrays, strict=True)]
+        return [
+            _fitted(value, a, self.compiled.source.classes)
+            for value, a in zip(self._inputs, arrays, strict=True)
+        ]
 
 
 def _fitted(value: Value, array: Array, classes: int | None) -> Array:

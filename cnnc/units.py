@@ -109,5 +109,3 @@ def _port(value: Value, source: Source) -> Port:
 def _check_batch(batch: int) -> None:
     if not isinstance(batch, int | np.integer) or batch < 1:
         raise CnncError(f"batch must be a positive whole number, not {batch!r}")
-
-

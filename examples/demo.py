@@ -41,7 +41,8 @@ def main() -> None:
     expected = compile(net, batch=1, weights=weights)(test[0])
     same = "the same, bit for bit, as" if np.array_equal(outputs, expected) else "DIFFERENT from"
     read = outputs.argmax(axis=1)
-    print(f"ran it on {len(read)} test digits: {np.mean(read == test[1]):.1%} read right; outputs {same} the model's")
+    print(f"ran it on {len(read)} test digits: {np.mean(read == test[1]):.1%} read right;", end=" ")
+    print(f"its outputs are {same} the model's")
     show(test[0][:SHOWN], read[:SHOWN])
     sys.exit(0 if np.array_equal(outputs, expected) else 1)
 

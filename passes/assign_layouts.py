@@ -132,7 +132,9 @@ def _callers_layout(type: TensorType) -> Layout:
     return CHANNELS_LAST if channels_last else row_major(type.rank)
 
 
-def first_full(types: Sequence[TensorType], layouts: Sequence[Layout | None], shape: tuple[int, ...]) -> Layout:
+def first_full(
+    types: Sequence[TensorType], layouts: Sequence[Layout | None], shape: tuple[int, ...]
+) -> Layout:
     """The first layout already decided among the tensors of `shape`, else row-major."""
     decided = (layout for type, layout in zip(types, layouts, strict=True) if type.shape == shape and layout)
     return next(decided, row_major(len(shape)))

@@ -102,7 +102,7 @@ def fold_rows(shape: Contraction, target: Target, vectors: int) -> Contraction:
     The rows stay a divisor of what they were, so that they still spread over the threads.
     """
     height, width = shape.result
-    factors = [f for f in range(1, height + 1) if height % f == 0 and width * f <= 256 or f == 1]
+    factors = [f for f in range(1, height + 1) if (height % f == 0 and width * f <= 256) or f == 1]
     best = min(factors, key=lambda f: (row_cycles(target, width * f, vectors) * (height // f), f))
     size = (height // best, width * best)
     return replace(shape, source=size, result=size)

@@ -163,9 +163,7 @@ class _Direct:
                 self._blocks(place, whole, rest, vectors)
         return self.k.build()
 
-    def _blocks(
-        self, place: _Place, whole: int, rest: int, vectors: tuple[tuple[int, int], ...]
-    ) -> None:
+    def _blocks(self, place: _Place, whole: int, rest: int, vectors: tuple[tuple[int, int], ...]) -> None:
         """All blocks of maps, the last of which is not full."""
         if whole:
             with self.k.once_or_loop("block", whole) as number:

@@ -72,9 +72,7 @@ def _total(target: Target, pixels: int, vectors: int, block: int, rows: int, mul
     return total + (_best_columns(target, pixels, rest, rows, multiple)[0] if rest else 0.0)
 
 
-def _best_columns(
-    target: Target, pixels: int, vectors: int, rows: int, multiple: int
-) -> tuple[float, int]:
+def _best_columns(target: Target, pixels: int, vectors: int, rows: int, multiple: int) -> tuple[float, int]:
     return min(_column_costs(target, pixels, vectors, rows, multiple), default=(float("inf"), multiple))
 
 

@@ -1,6 +1,6 @@
-"""Weight gradients: dw[m, c, r, s] = sum over n, y, x of dy[n, m, y, x] * source[n, c, y*sh + r*dh, x*sw + s*dw].
+"""Weight gradients of convolutions and dense products as register-tiled FMAs.
 
-A register tile holds some channels (or, where they lie side by side in a source row, columns of the filter
+dw[m, c, r, s] = sum over n, y, x of dy[n, m, y, x] * source[n, c, y*sh + r*dh, x*sw + s*dw]. A register tile holds some channels (or, where they lie side by side in a source row, columns of the filter
 times channels) by some vectors of maps; it is summed over all pixels of all images in registers, in one
 fixed order, and stored once. The source is channels-last and not padded; the result is packed in
 blocks of maps, as a forward contraction wants its weights.
@@ -59,7 +59,7 @@ def _one_row(shape: Contraction) -> Contraction:
 
 
 def _weight_grad(site: Site, shape: Contraction) -> Kernel:
-    """The kernel, with the tensors seen by rows: a source row, and the weights of a filter row, are one axis."""
+    """The kernel, with tensors seen by rows: a source row is one axis, and so are a filter row's weights."""
     block = site.results[0].layout.block
     dw = TensorType("f32", (shape.groups * shape.maps, shape.kernel[0], shape.kernel[1] * shape.channels))
     result = Tensor(dw, Layout(f"Abc{block}a") if block > 1 else Layout("abc"))
@@ -90,7 +90,7 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Part:
-    """What one tile computes: `rows` weights of filter row `r` from `start` in a segment, for a block of maps."""
+    """What one tile computes: `rows` weights of filter row `r` from `start` in a segment, for one block."""
 
     group: Affine
     r: Affine
@@ -119,9 +119,7 @@ class _WeightGrad:
         if shape.dilation[1] == 1 and shape.groups == 1:
             return (_Segment(0, 0, shape.kernel[1] * shape.channels),)
         step = shape.dilation[1] * shape.groups * shape.channels
-        return tuple(
-            _Segment(s * shape.channels, s * step, shape.channels) for s in range(shape.kernel[1])
-        )
+        return tuple(_Segment(s * shape.channels, s * step, shape.channels) for s in range(shape.kernel[1]))
 
     def _rows_of_a_tile(self) -> int:
         """Rows of the best tile; of equal ones the one that divides the segment, to spread over threads."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from cnnc.ir.types import Array, TensorType
 
 if TYPE_CHECKING:
-    from cnnc.ir.graph import Graph, Value
+    from cnnc.ir.graph import Value
 
 Attribute = "bool | int | float | str | tuple[int, ...] | tuple[float, ...] | Graph"
 

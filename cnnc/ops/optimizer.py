@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, fields
 
 from cnnc.errors import CnncError
 
-
 SCHEDULES = ("constant", "linear")
 
 
