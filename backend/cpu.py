@@ -29,7 +29,8 @@ YMM_STATE, ZMM_STATE = 0x06, 0xE6
 def supported_ir(symbol: str, target: Target) -> str:
     """`i32 @symbol()`: 1 if the CPU and the system support the target, else 0.
 
-    arm64's NEON and x86-64's SSE2 are part of those architectures: the answer is 1 without a look.
+    arm64's NEON and x86-64's SSE2 are part of those architectures: the answer is 1 without a look. The
+    function itself is compiled for any x86-64, as it must run on CPUs that lack what it asks for.
     """
     if not any(feature in LEAF_1_ECX or feature in LEAF_7_EBX for feature in target.features):
         return f"define i32 @{symbol}() nounwind {{\n  ret i32 1\n}}\n"
@@ -44,7 +45,7 @@ def _mask(bits: Mapping[str, int], target: Target) -> int:
 
 
 _TEMPLATE = """\
-define i32 @{symbol}() nounwind {{
+define i32 @{symbol}() nounwind "target-cpu"="x86-64" "target-features"="" {{
 entry:
   %a = call {{ i32, i32, i32, i32 }} asm sideeffect "cpuid", \
 "={{ax}},={{bx}},={{cx}},={{dx}},{{ax}},{{cx}},~{{dirflag}},~{{fpsr}},~{{flags}}"(i32 0, i32 0)

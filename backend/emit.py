@@ -56,7 +56,16 @@ def parallel_nest(kernel: Kernel) -> tuple[tuple[For, ...], tuple[Statement, ...
 
 def trip_count(loop: For) -> int:
     """Iterations of a loop with constant bounds."""
-    return max(0, -(-(loop.stops[0].constant - loop.starts[0].constant) // loop.step))
+    return max(0, -(-(min(stop.constant for stop in loop.stops) - _first(loop)) // loop.step))
+
+
+def _first(loop: For) -> int:
+    """Where a loop with constant bounds begins."""
+    return max(start.constant for start in loop.starts)
+
+
+def _is_constant(loop: For) -> bool:
+    return not any(bound.terms for bound in (*loop.starts, *loop.stops))
 
 
 def iterations(kernel: Kernel) -> int:
@@ -95,8 +104,8 @@ class _Emitter:
         self.instructions = Instructions(target, self.define, self.do)
 
     def function(self, symbol: str, linkage: str) -> str:
-        names = [b.name for b in self.kernel.buffers]
-        parameters = ", ".join([*(f"ptr noalias %{n}" for n in names), "i64 %begin", "i64 %end"])
+        names = [_buffer(b.name) for b in self.kernel.buffers]
+        parameters = ", ".join([*(f"ptr noalias {n}" for n in names), "i64 %begin", "i64 %end"])
         loops, body = parallel_nest(self.kernel)
         self._open(frozenset())
         if loops:
@@ -137,7 +146,7 @@ class _Emitter:
         numbers = list(self._numbers(loops))
         for loop, number in zip(loops, numbers, strict=True):
             scaled = self.define(f"mul nsw i64 {number}, {loop.step}")
-            self.do(f"{_variable(loop.variable)} = add nsw i64 {scaled}, {loop.starts[0].constant}")
+            self.do(f"{_variable(loop.variable)} = add nsw i64 {scaled}, {_first(loop)}")
         self._open(variables)
         self._statements(body)
         self.levels.pop()
@@ -149,10 +158,10 @@ class _Emitter:
 
     def _numbers(self, loops: tuple[For, ...]) -> Iterator[str]:
         """The iteration number of each loop of the nest, the innermost counting fastest."""
-        inner = math.prod(trip_count(loop) for loop in loops)
+        inner = math.prod(max(1, trip_count(loop)) for loop in loops)
         rest = "%number"
         for loop in loops:
-            inner //= trip_count(loop)
+            inner //= max(1, trip_count(loop))
             if inner == 1:
                 yield rest
                 rest = "0"
@@ -186,49 +195,42 @@ class _Emitter:
             self.values[reg] = literal(declare.initial, declare.lanes)
 
     def _loop(self, loop: For) -> None:
-        starts = [self._whole(start) for start in loop.starts]
-        start, stop = (
-            self._extreme("smax", starts),
-            self._extreme("smin", [self._whole(s) for s in loop.stops]),
-        )
-        carried = [reg for reg in dict.fromkeys(_assigned(loop.body)) if reg in self.values]
-        label, before, initial = (
-            f"{loop.variable}.{self.count}",
-            self.block,
-            [self.values[r] for r in carried],
-        )
-        self.count += 1
-        surely_runs = len(loop.starts) == len(loop.stops) == 1 and not (
-            loop.starts[0].terms or loop.stops[0].terms
-        )
+        """A tile element assigned inside is a phi of what it was before and what an iteration left."""
+        surely_runs = _is_constant(loop)
         if surely_runs and trip_count(loop) == 0:
             return
-        if surely_runs:
-            self.do(f"br label %{label}")
-        else:
-            runs = self.define(f"icmp slt i64 {start}, {stop}")
-            self.do(f"br i1 {runs}, label %{label}, label %{label}.exit")
-        self._label(label)
+        bounds = self._extreme("smax", loop.starts), self._extreme("smin", loop.stops)
+        carried = [reg for reg in dict.fromkeys(_assigned(loop.body)) if reg in self.values]
+        initial = [self.values[reg] for reg in carried]
+        label, before = f"{loop.variable}.{self.count}", self.block
+        self.count += 1
+        self._enter_loop(label, bounds, surely_runs)
         phis: list[str] = []
         self.lines.append(phis)
-        for reg in carried:
-            self.values[reg] = f"%{label}.{reg.tile}.{'.'.join(map(str, reg.index))}"
-        entered = [self.values[reg] for reg in carried]
+        entered = [f"%{label}.{reg.tile}.{'.'.join(map(str, reg.index))}" for reg in carried]
+        self.values.update(zip(carried, entered, strict=True))
         self._open(frozenset({loop.variable}))
         self._statements(loop.body)
         self.levels.pop()
-        self._close_loop(loop, label, before, (start, stop), phis)
-        left = [self.values[reg] for reg in carried]
-        for reg, name, first, last in zip(carried, entered, initial, left, strict=True):
-            vector = vector_type(self.tiles[reg.tile])
-            phis.append(f"  {name} = phi {vector} [ {first}, %{before} ], [ {last}, %{self.block} ]")
-        latch = self.block
+        self._close_loop(loop, label, before, bounds, phis)
+        left, latch = [self.values[reg] for reg in carried], self.block
+        ways = [
+            f"phi {vector_type(self.tiles[reg.tile])} [ {first}, %{before} ], [ {last}, %{latch} ]"
+            for reg, first, last in zip(carried, initial, left, strict=True)
+        ]
+        phis += [f"  {name} = {way}" for name, way in zip(entered, ways, strict=True)]
         self._label(f"{label}.exit")
+        if not surely_runs:
+            self.values.update((reg, self.define(way)) for reg, way in zip(carried, ways, strict=True))
+
+    def _enter_loop(self, label: str, bounds: tuple[str, str], surely_runs: bool) -> None:
+        """Branch to the body, or past it."""
         if surely_runs:
-            return
-        for reg, first, last in zip(carried, initial, left, strict=True):
-            vector = vector_type(self.tiles[reg.tile])
-            self.values[reg] = self.define(f"phi {vector} [ {first}, %{before} ], [ {last}, %{latch} ]")
+            self.do(f"br label %{label}")
+        else:
+            runs = self.define(f"icmp slt i64 {bounds[0]}, {bounds[1]}")
+            self.do(f"br i1 {runs}, label %{label}, label %{label}.exit")
+        self._label(label)
 
     def _close_loop(
         self, loop: For, label: str, before: str, bounds: tuple[str, str], phis: list[str]
@@ -240,11 +242,11 @@ class _Emitter:
         again = self.define(f"icmp slt i64 {following}, {bounds[1]}")
         self.do(f"br i1 {again}, label %{label}, label %{label}.exit")
 
-    def _extreme(self, intrinsic: str, values: list[str]) -> str:
-        result = values[0]
-        for value in values[1:]:
-            result = self.define(f"call i64 @llvm.{intrinsic}.i64(i64 {result}, i64 {value})")
-        return result
+    def _extreme(self, intrinsic: str, bounds: Iterable[Affine]) -> str:
+        first, *others = map(self._whole, bounds)
+        for other in others:
+            first = self.define(f"call i64 @llvm.{intrinsic}.i64(i64 {first}, i64 {other})")
+        return first
 
     def _whole(self, expression: Affine) -> str:
         """An affine expression as an i64."""
@@ -297,7 +299,7 @@ class _Emitter:
 
     def _base(self, buffer: str, terms: tuple[tuple[str, int], ...]) -> str:
         """buffer + sum of terms, built outermost variable first, each part at the head of its loop."""
-        pointer = f"%{buffer}"
+        pointer = _buffer(buffer)
         done: tuple[tuple[str, int], ...] = ()
         for level in self.levels:
             for variable, coefficient in (t for t in terms if t[0] in level.variables):
@@ -320,8 +322,13 @@ class _Emitter:
 
 
 def _variable(name: str) -> str:
-    """A loop variable's value; its ending keeps it apart from the buffers' names."""
+    """A loop variable's value. What the emitter itself names ends otherwise."""
     return f"%{name}.i"
+
+
+def _buffer(name: str) -> str:
+    """A buffer's address. What the emitter itself names ends otherwise."""
+    return f"%{name}.p"
 
 
 def _flat_index(buffer: Buffer, index: tuple[Affine, ...]) -> Affine:
@@ -353,8 +360,8 @@ def _task(symbol: str, linkage: str, names: Sequence[str]) -> str:
     """The same kernel for the pool: its buffers come in an array of pointers."""
     lines = [f"define {linkage} void @{symbol}.task(ptr %buffers, i64 %begin, i64 %end) nounwind {{"]
     for i, name in enumerate(names):
-        lines.append(f"  %{name}.at = getelementptr ptr, ptr %buffers, i64 {i}")
-        lines.append(f"  %{name} = load ptr, ptr %{name}.at")
-    arguments = ", ".join([*(f"ptr %{n}" for n in names), "i64 %begin", "i64 %end"])
+        lines.append(f"  {name}.at = getelementptr ptr, ptr %buffers, i64 {i}")
+        lines.append(f"  {name} = load ptr, ptr {name}.at")
+    arguments = ", ".join([*(f"ptr {n}" for n in names), "i64 %begin", "i64 %end"])
     lines += [f"  tail call void @{symbol}({arguments})", "  ret void", "}", ""]
     return "\n".join(lines)

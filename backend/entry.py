@@ -6,12 +6,11 @@ the work is worth it, the fork-join pool. It allocates nothing and keeps no stat
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 
 from cnnc.backend.emit import iterations, kernel_symbol
 from cnnc.backend.lower import Call, Program
-from cnnc.ir.plan import Placement, Space
+from cnnc.ir.plan import ALIGNMENT, Placement, Space
 
 
 def entry_ir(symbol: str, prefix: str, program: Program) -> str:
@@ -48,8 +47,8 @@ def declarations(calls: Iterable[Call]) -> str:
     return "\n".join([*lines, ""])
 
 
-def params_ir(symbol: str, path: str, nbytes: int) -> str:
-    """The packed params as a constant in the object, taken by the assembler from the file at `path`."""
+def params_from_file(symbol: str, path: str, nbytes: int) -> str:
+    """The packed params as a constant of an ELF object, which the assembler takes from the file at `path`."""
     quoted = path.replace("\\", "\\\\").replace('"', '\\"')
     lines = [
         ".section .rodata",
@@ -65,9 +64,10 @@ def params_ir(symbol: str, path: str, nbytes: int) -> str:
     return "\n".join(f'module asm "{line}"' for line in escaped) + "\n"
 
 
-def digest(text: str) -> str:
-    """A short name for a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def params_in_text(symbol: str, content: bytes) -> str:
+    """The same, for any kind of object and without an assembler: three characters of text for each byte."""
+    escaped = "\\" + content.hex("\\") if content else ""
+    return f'@{symbol} = constant [{len(content)} x i8] c"{escaped}", align {ALIGNMENT}\n'
 
 
 def _call(number: int, call: Call, fork_prefix: str | None) -> list[str]:

@@ -15,8 +15,10 @@ No wake-up is lost: bit and generation share a word, so either the sleeper's exc
 the gate has opened, or `open` sees the bit and then gets the mutex only once the sleeper is asleep.
 While all threads are awake, no mutex is taken and no system call made. What a thread stored before
 `open` can be seen after the `wait` that it ends. Generations are only compared for equality, so they
-may wrap. Between looks no processor is given up: where other programs compute too, Linux takes a time
-slice for each sched_yield, and forks took 2 to 4 ms instead of the 0.1 ms they take asleep.
+may wrap.
+
+Between looks the processor is not given up: where other programs compute too, Linux takes a time slice
+for each sched_yield, and forks took 2 to 4 ms with it instead of the 0.1 ms of going to sleep.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from __future__ import annotations
 from string import Template
 
 SPINS = 5000
-"""Looks at a word before sleeping, about 10 nanoseconds each: 50 microseconds, what a wake-up takes."""
+"""Looks at a word before sleeping, about 10 nanoseconds each: together about what a wake-up takes."""
 
 LINE_BYTES = 128
 """What is kept apart: two cache lines of 64 bytes, which x86 fetches in pairs, or one of Apple's."""

@@ -13,8 +13,9 @@ _BINARY: Mapping[str, str] = MappingProxyType({"add": "fadd", "sub": "fsub", "mu
 _COMPARED: Mapping[str, str] = MappingProxyType(
     {"max": "ogt", "min": "olt", "select_lt": "olt", "select_eq": "oeq"}
 )
-ROUNDING_MAGIC = 1.5 * 2.0**23
-"""Added to and taken from a float32 below 2**22 it leaves the nearest whole number, ties to even."""
+ROUNDING_MAGIC = 2.0**23
+"""Added to and taken from a positive float32 below itself it leaves the nearest whole number, ties to
+even; from there on every float32 is a whole number."""
 
 
 def vector_type(lanes: int, element: str = "float") -> str:
@@ -87,8 +88,11 @@ class Instructions:
         if self.target.has_round:
             return self._intrinsic("roundeven", [operand], lanes)
         vector, magic = vector_type(lanes), literal(ROUNDING_MAGIC, lanes)
-        shifted = self.define(f"fadd {vector} {operand}, {magic}")
-        return self.define(f"fsub {vector} {shifted}, {magic}")
+        size = self._intrinsic("fabs", [operand], lanes)
+        shifted = self.define(f"fadd {vector} {size}, {magic}")
+        whole = self.define(f"fsub {vector} {shifted}, {magic}")
+        signed = self._intrinsic("copysign", [whole, operand], lanes)
+        return self._select("olt", size, magic, (signed, operand), lanes)
 
     def _intrinsic(self, name: str, operands: Sequence[str], lanes: int) -> str:
         vector = vector_type(lanes)

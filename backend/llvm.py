@@ -26,20 +26,33 @@ def version() -> str:
     return ".".join(map(str, llvm.llvm_version_info))
 
 
+def has_assembler(target: Target) -> bool:
+    """Whether assembly text inside a module can become object code: only this machine's assembler is there."""
+    return _architecture(target.triple) == _architecture(llvm.get_process_triple())
+
+
+def _architecture(triple: str) -> str:
+    """The first word of a triple; macOS has a name of its own for arm64."""
+    first = triple.split("-")[0]
+    return "aarch64" if first == "arm64" else first
+
+
 @dataclass(frozen=True)
 class CodeGenerator:
-    """Turns IR text into machine code for one target. `pic` for libraries and programs."""
+    """Turns IR text into machine code for one target, position-independent throughout."""
 
     target: Target
 
     def object_code(self, text: str) -> bytes:
-        """An object file of the module."""
+        """An object file of the module. Raises UnsupportedError for assembly text of another machine."""
+        self._check_assembler(text)
         machine, module = self._prepare(text)
         code: bytes = machine.emit_object(module)
         return code
 
     def assembly(self, text: str) -> str:
-        """The module as assembly."""
+        """The module as assembly. Raises UnsupportedError as `object_code`."""
+        self._check_assembler(text)
         machine, module = self._prepare(text)
         code: str = machine.emit_assembly(module)
         return code
@@ -48,6 +61,11 @@ class CodeGenerator:
         """The module after LLVM's passes, as IR text."""
         _, module = self._prepare(text)
         return str(module)
+
+    def _check_assembler(self, text: str) -> None:
+        """LLVM ends the process at assembly text that it has no assembler for."""
+        if " asm " in text and not has_assembler(self.target):
+            raise UnsupportedError(f"there is no assembler for {self.target.name} on this machine; emit llvm instead")
 
     def _prepare(self, text: str) -> tuple[llvm.TargetMachine, llvm.ModuleRef]:
         machine = _machine(self.target)

@@ -94,4 +94,5 @@ def match_host(triple: str, features: Mapping[str, bool]) -> Target:
     fitting = [
         t for t in TARGETS.values() if t.triple == _LINUX_X86 and all(features.get(f) for f in t.features)
     ]
-    return replace(max(fitting, key=lambda t: t.lanes), triple=triple)
+    widest = max(fitting, key=lambda t: t.lanes, default=TARGETS["x86-64"])
+    return replace(widest, triple=triple)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from cnnc.backend.cache import ObjectCache
 from cnnc.backend.cpu import supported_ir
 from cnnc.backend.emit import emit_kernel
-from cnnc.backend.entry import declarations, entry_ir, packing_ir, params_ir
+from cnnc.backend.entry import declarations, entry_ir, packing_ir, params_from_file, params_in_text
 from cnnc.backend.kernel.ir import Kernel
-from cnnc.backend.llvm import CodeGenerator, Jit, version
+from cnnc.backend.llvm import CodeGenerator, Jit, has_assembler, version
 from cnnc.backend.lower import Call, Program, unique_kernels
 from cnnc.backend.pool import pool_ir
 from cnnc.backend.target import Target
@@ -50,11 +51,18 @@ class Unit:
     def module_ir(self, params: tuple[str, int] | None = None) -> str:
         """One module with everything; `params` is the file that holds the packed params, and its size."""
         kernels = "\n".join(emit_kernel(kernel, self.target, "internal") for kernel in self.kernels)
-        data = params_ir(f"{self.name}_params", *params) if params else ""
+        data = self._params_ir(*params) if params else ""
         return f"{data}\n{kernels}\n{self.functions_ir()}"
 
+    def _params_ir(self, path: str, nbytes: int) -> str:
+        """The built-in params: by way of the assembler where there is one, for they can be large."""
+        symbol = f"{self.name}_params"
+        if "linux" in self.target.triple and has_assembler(self.target):
+            return params_from_file(symbol, path, nbytes)
+        return params_in_text(symbol, Path(path).read_bytes())
+
     def load(self, cache: ObjectCache) -> Jit:
-        """The unit in this process, each kernel an object of its own, so that equal ones are compiled once."""
+        """The unit in this process; each kernel is an object of its own, so equal ones are compiled once."""
         generator = CodeGenerator(self.target)
 
         def compiled(text: str) -> bytes:

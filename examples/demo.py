@@ -12,19 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 
 from cnnc import Epoch, compile, compile_training
+from cnnc.compiler import find_target
 from cnnc.frontend.data import load_labelled, save_npy
 from cnnc.frontend.load import load_network
 from cnnc.frontend.network import Network
-from cnnc.products import build_product
+from cnnc.products import Emit, build_product
+from cnnc.source import source_of
+from cnnc.units import inference_unit
 
 HERE = Path(__file__).resolve().parent
 MNIST = HERE / "data" / "mnist"
 BUILD = HERE.parent / "build"
 EPOCHS, BATCH, THREADS = 10, 64, 2
-SHOWN = 8
+SHOWN = 6
+QUADRANTS = " ▘▝▀▖▌▞▛▗▚▐▜▄▙▟█"
 
 Array = npt.NDArray[np.generic]
 
@@ -33,9 +36,10 @@ def main() -> None:
     net = load_network(str(HERE / "lenet5.py"))
     assert isinstance(net, Network)
     train, test = digits(net, "train"), digits(net, "test")
+    BUILD.mkdir(exist_ok=True)
     weights = trained_weights(net, train, test)
     program = BUILD / "lenet5"
-    build_product(net, str(program), weights=weights)
+    build_product(inference_unit(source_of(net), 1, find_target("host")), Emit.PROGRAM, program, weights)
     print(f"built {program.relative_to(HERE.parent)}: {program.stat().st_size:,} bytes with its weights")
     outputs = run_program(program, test[0])
     expected = compile(net, batch=1, weights=weights)(test[0])
@@ -81,19 +85,16 @@ def run_program(program: Path, images: Array) -> Array:
 
 def show(images: Array, read: Array) -> None:
     """Digits side by side, two pixel rows to a line, and under each what was read."""
-    console = Console()
-    width = 20
-    fitting = max(1, min(len(images), console.width // (width + 2)))
-    cropped = (images[:fitting, 0, 6:26, 6:26] + 0.1) / 1.275
-    for row in range(0, width, 2):
-        line = ["".join(blocks(*pair) for pair in zip(d[row], d[row + 1], strict=True)) for d in cropped]
-        print("  ".join(line))
-    print("  ".join(str(r).center(width) for r in read[:fitting]))
+    strokes = images[:, 0, 6:26, 6:26] > 0.4
+    for row in range(0, 20, 2):
+        print("   ".join("".join(quadrants(d[row : row + 2])) for d in strokes))
+    print("   ".join(str(r).center(10) for r in read))
 
 
-def blocks(upper: float, lower: float) -> str:
-    """Two pixels, one above the other, as one character."""
-    return " ▄▀█"[(lower > 0.4) + 2 * (upper > 0.4)]
+def quadrants(rows: Array) -> list[str]:
+    """Two rows of pixels as characters of two by two."""
+    left, right = rows[:, ::2].astype(int), rows[:, 1::2].astype(int)
+    return [QUADRANTS[i] for i in left[0] + 2 * right[0] + 4 * left[1] + 8 * right[1]]
 
 
 if __name__ == "__main__":

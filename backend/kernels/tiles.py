@@ -73,7 +73,9 @@ def _total(target: Target, pixels: int, vectors: int, block: int, rows: int, mul
 
 
 def _best_columns(target: Target, pixels: int, vectors: int, rows: int, multiple: int) -> tuple[float, int]:
-    return min(_column_costs(target, pixels, vectors, rows, multiple), default=(float("inf"), multiple))
+    """Cycles of a row and columns of its best tile: of equally fast ones the largest, which loads the least."""
+    costs = _column_costs(target, pixels, vectors, rows, multiple)
+    return min(costs, key=lambda cost: (cost[0], -cost[1]), default=(float("inf"), multiple))
 
 
 def _column_costs(

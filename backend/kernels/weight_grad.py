@@ -1,9 +1,10 @@
 """Weight gradients of convolutions and dense products as register-tiled FMAs.
 
-dw[m, c, r, s] = sum over n, y, x of dy[n, m, y, x] * source[n, c, y*sh + r*dh, x*sw + s*dw]. A register tile holds some channels (or, where they lie side by side in a source row, columns of the filter
-times channels) by some vectors of maps; it is summed over all pixels of all images in registers, in one
-fixed order, and stored once. The source is channels-last and not padded; the result is packed in
-blocks of maps, as a forward contraction wants its weights.
+dw[m, c, r, s] = sum over n, y, x of dy[n, m, y, x] * source[n, c, y*sh + r*dh, x*sw + s*dw]. A register
+tile holds some channels (or, where they lie side by side in a source row, columns of the filter times
+channels) by some vectors of maps; it is summed over all pixels of all images in registers, in one fixed
+order, and stored once. The source is channels-last and not padded; the result is packed in blocks of
+maps, as a forward contraction wants its weights.
 """
 
 from __future__ import annotations

@@ -345,12 +345,13 @@ def test_only_the_c_functions_are_visible() -> None:
 
 @pytest.mark.skipif(os.cpu_count() == 1, reason="needs two processors")
 def test_forks_take_microseconds(code: Code) -> None:
-    """A warm fork and join of two threads; generous, as the machine may be busy."""
-    with code.pool(2) as pool:
-        code.ring(pool, 2, 1000)
-        times = []
-        for _ in range(20):
+    """Two threads that are awake fork and join fast, unless other programs have their processors."""
+
+    def seconds() -> float:
+        with code.pool(2) as pool:
+            code.ring(pool, 2, 100)
             begin = time.perf_counter()
-            code.ring(pool, 2, 500)
-            times.append((time.perf_counter() - begin) / 500)
-    assert min(times) < 50e-6
+            code.ring(pool, 2, 100)
+            return (time.perf_counter() - begin) / 100
+
+    assert any(seconds() < 20e-6 for _ in range(200))

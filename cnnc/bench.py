@@ -1,0 +1,143 @@
+"""Times compiled networks and the machine's peak: the measurements behind `cnnc bench`."""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cnnc.backend.cache import ObjectCache, default_directory
+from cnnc.backend.emit import emit_kernel, kernel_symbol
+from cnnc.backend.kernel.builder import KernelBuilder
+from cnnc.backend.kernel.check import check_kernel
+from cnnc.backend.kernel.ir import Access, Kernel
+from cnnc.backend.llvm import CodeGenerator, Jit
+from cnnc.backend.target import Target
+from cnnc.bound import BoundEntry, random_feeds
+from cnnc.native import Native, address
+from cnnc.passes.append_updates import LEARNING_RATE, AppendUpdates
+from cnnc.passes.set_batch import SetBatch
+from cnnc.source import Source
+from cnnc.summary import graph_macs, stage_graph
+from cnnc.units import CompiledUnit, inference_unit, training_unit
+
+PEAK_ROUNDS = 100_000
+PEAK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call, the best and the median of `calls`."""
+
+    best: float
+    median: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """`flops` counts two for each multiply-accumulate of a run or step; `peak` is in FLOP/s on one thread."""
+
+    name: str
+    batch: int
+    threads: int
+    train: bool
+    target: str
+    timing: Timing
+    flops: int
+    peak: float
+
+    @property
+    def images_per_second(self) -> float:
+        return self.batch / self.timing.best
+
+    @property
+    def flops_per_second(self) -> float:
+        return self.flops / self.timing.best
+
+    @property
+    def share_of_peak(self) -> float:
+        """Of the peak of all threads together."""
+        return self.flops_per_second / (self.peak * self.threads)
+
+
+def benchmark(
+    source: Source, batch: int, threads: int, train: bool, target: Target, seconds: float
+) -> Benchmark:
+    """Time a run or a training step for about that many seconds, then the machine's peak."""
+    compiled = (training_unit if train else inference_unit)(source, batch, target)
+    workspace = max(c.plan.arena_bytes for c in compiled.compilations)
+    native = Native(compiled.unit, workspace, threads, ObjectCache(default_directory()))
+    stage = AppendUpdates.name if train else SetBatch.name
+    return Benchmark(
+        name=source.name,
+        batch=batch,
+        threads=threads,
+        train=train,
+        target=target.name,
+        timing=measure(_entry(compiled, native), seconds),
+        flops=2 * graph_macs(stage_graph(compiled.main, stage)),
+        peak=fma_peak(target),
+    )
+
+
+def measure(call: Callable[[], object], seconds: float) -> Timing:
+    """Call again and again for about that many seconds, after a first call that is not counted."""
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return Timing(min(times), statistics.median(times), len(times))
+
+
+def fma_peak(target: Target) -> float:
+    """FLOP/s of one thread whose registers alone are busy: independent chains of multiply-adds."""
+    kernel, flops = _peak_kernel(target)
+    code = Jit(target, [CodeGenerator(target).object_code(emit_kernel(kernel, target))])
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2)(
+        code.address(kernel_symbol(kernel))
+    )
+    factors = np.array([[0.5], [0.25]], np.float32).repeat(target.lanes, 1)
+    sums = np.zeros((_chains(target), target.lanes), np.float32)
+    timing = measure(lambda: function(address(factors), address(sums), 0, 1), PEAK_SECONDS)
+    return flops / timing.best
+
+
+def _chains(target: Target) -> int:
+    """Enough to hide the latency, if there are registers for them beside the two factors."""
+    return min(target.fma_units * target.fma_latency + 2, target.registers - 4)
+
+
+def _peak_kernel(target: Target) -> tuple[Kernel, int]:
+    """acc = acc * a + b in every chain, over and over; and how many operations that is."""
+    lanes, chains = target.lanes, _chains(target)
+    k = KernelBuilder("fma_peak")
+    factors = k.buffer("factors", (2, lanes), Access.READ)
+    sums = k.buffer("sums", (chains, lanes), Access.WRITE)
+    a, b = (factors.load((row, 0), lanes) for row in range(2))
+    acc = k.register("acc", lanes, (chains,))
+    with k.loop("round", 0, PEAK_ROUNDS):
+        for chain in range(chains):
+            value = acc[(chain,)]
+            acc[(chain,)] = k.fma(value, a, b) if target.has_fma else value * a + b
+    for chain in range(chains):
+        sums.store((chain, 0), acc[(chain,)])
+    kernel = k.build()
+    check_kernel(kernel)
+    return kernel, 2 * lanes * chains * PEAK_ROUNDS
+
+
+def _entry(compiled: CompiledUnit, native: Native) -> BoundEntry:
+    """The run or the step on random images; a learning rate of zero leaves the weights as they are."""
+    graph, classes = compiled.main.plan.graph, compiled.source.classes
+    feeds = random_feeds(graph.inputs, np.random.default_rng(0), classes)
+    feeds[LEARNING_RATE] = np.zeros((), np.float32)
+    params = compiled.first_params(compiled.source.initial_weights())
+    return BoundEntry(native, "step" if compiled.train else "run", compiled.main.plan, feeds, params)

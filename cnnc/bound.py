@@ -1,0 +1,46 @@
+"""An entry of a unit with every argument in place, to be called again and again; random arguments for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from cnnc.ir.graph import Value
+from cnnc.ir.plan import Plan
+from cnnc.ir.types import Array
+from cnnc.native import Native, address
+from cnnc.params import pack_params
+
+
+class BoundEntry:
+    """`entry()` runs `name_suffix` of a unit, made from `plan`, on arrays of its own.
+
+    `feeds` and `params` give every input and param by name; `outputs` holds the results, in the
+    order of the plan's outputs, after each call.
+    """
+
+    def __init__(
+        self, native: Native, suffix: str, plan: Plan, feeds: Mapping[str, Array], params: Mapping[str, Array]
+    ) -> None:
+        graph = plan.graph
+        self._inputs = [np.array(feeds[v.name], v.type.numpy).reshape(v.type.shape) for v in graph.inputs]
+        self.outputs = [np.zeros(v.type.shape, v.type.numpy) for v in graph.outputs]
+        self._block = pack_params(plan, params)
+        self._native = native
+        arrays = (*self._inputs, *self.outputs, self._block, native.workspace)
+        self._arguments = (*map(address, arrays), native.pool)
+        self._function = native.function(suffix, len(self._arguments))
+
+    def __call__(self) -> None:
+        self._function(*self._arguments)
+
+
+def random_feeds(inputs: Iterable[Value], rng: np.random.Generator, classes: int | None) -> dict[str, Array]:
+    """An array for every input: normal float32 numbers, and labels 0..classes-1 where the type is i32."""
+    return {
+        v.name: rng.integers(0, classes or 1, v.type.shape, np.int32)
+        if v.type.dtype == "i32"
+        else np.asarray(rng.standard_normal(v.type.shape, np.float32))
+        for v in inputs
+    }

@@ -1,0 +1,81 @@
+"""`cnnc summary`: the layers of a network and what they cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from cnnc.cli.common import (
+    batch_option,
+    chosen_batch,
+    json_flag,
+    load_source,
+    net_argument,
+    print_json,
+    print_table,
+    shown_bytes,
+    target_option,
+    train_flag,
+)
+from cnnc.compiler import find_target
+from cnnc.summary import LayerSummary, Summary, summarize
+
+COLUMNS = {
+    "layer": "left",
+    "ops": "left",
+    "output": "left",
+    "parameters": "right",
+    "MACs": "right",
+    "activations": "right",
+}
+
+
+@click.command(short_help="Layers, shapes, parameters, work and memory.")
+@net_argument
+@batch_option(None)
+@train_flag
+@target_option
+@json_flag
+def summary(net: str, batch: int | None, train: bool, target: str, as_json: bool) -> None:
+    """List the layers of NET: shapes, parameters, multiply-accumulates (MACs) and activation memory.
+
+    Below them stand the totals, and the memory the compiled code needs: the planned arena beside the
+    most bytes alive at one time, than which no arena can be smaller.
+
+    \b
+    Examples:
+      cnnc summary examples/lenet5.py
+      cnnc summary examples/lenet5.py --train --batch 64 --json
+    """
+    facts = summarize(load_source(net), chosen_batch(batch, train), train, find_target(target))
+    if as_json:
+        totals = {"parameters": facts.parameters, "macs": facts.macs}
+        print_json({**asdict(facts), **totals, "activation_bytes": facts.activation_bytes})
+        return
+    print_table(COLUMNS, [*map(_row, facts.layers), _totals(facts)])
+    click.echo()
+    for line in _memory(facts):
+        click.echo(line)
+
+
+def _row(layer: LayerSummary) -> tuple[str, ...]:
+    shape = f"({', '.join(map(str, layer.shape))})" if layer.shape else "scalar"
+    numbers = (f"{n:,}" if n else "" for n in (layer.parameters, layer.macs))
+    return layer.name, " + ".join(layer.ops), shape, *numbers, shown_bytes(layer.activation_bytes)
+
+
+def _totals(facts: Summary) -> tuple[str, ...]:
+    return "total", "", "", f"{facts.parameters:,}", f"{facts.macs:,}", shown_bytes(facts.activation_bytes)
+
+
+def _memory(facts: Summary) -> list[str]:
+    what = "training step" if facts.train else "inference"
+    lines = [f"{facts.name}: {what}, batch {facts.batch}, {facts.target}, {facts.kernels} kernels"]
+    if facts.step_macs is not None:
+        lines.append(f"MACs of a step  {facts.step_macs:,} (forward and backward)")
+    state = " and optimizer state" if facts.train else ""
+    lines.append(f"parameters      {shown_bytes(facts.param_bytes)} of memory{state}")
+    bound = shown_bytes(facts.bound_bytes)
+    lines.append(f"arena           {shown_bytes(facts.arena_bytes)}; at most {bound} are alive at one time")
+    return lines

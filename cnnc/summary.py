@@ -1,0 +1,110 @@
+"""What a network consists of and what it costs: the facts behind `cnnc summary`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cnnc.backend.target import Target
+from cnnc.ir.graph import Graph, Node
+from cnnc.ir.op import Trait
+from cnnc.passes.set_batch import SetBatch
+from cnnc.pipeline import Compilation
+from cnnc.source import Source
+from cnnc.units import inference_unit, training_unit
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """A layer: its ops in order, the shape of its result, the parameters it is the first to use, its
+    multiply-accumulates, and the bytes of its result (0 for a mere view)."""
+
+    name: str
+    ops: tuple[str, ...]
+    shape: tuple[int, ...]
+    parameters: int
+    macs: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The layers and the totals. `step_macs` counts forward and backward, None for inference;
+    `bound_bytes` is the most bytes alive at one time, which no arena can be smaller than."""
+
+    name: str
+    batch: int
+    train: bool
+    target: str
+    layers: tuple[LayerSummary, ...]
+    step_macs: int | None
+    arena_bytes: int
+    bound_bytes: int
+    param_bytes: int
+    kernels: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the forward computation of one batch."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def activation_bytes(self) -> int:
+        return sum(layer.activation_bytes for layer in self.layers)
+
+
+def summarize(source: Source, batch: int, train: bool, target: Target) -> Summary:
+    """Compile and report. Raises CnncError where the network cannot be compiled or trained."""
+    compiled = (training_unit if train else inference_unit)(source, batch, target)
+    plan = compiled.main.plan
+    return Summary(
+        name=source.name,
+        batch=batch,
+        train=train,
+        target=target.name,
+        layers=tuple(_layers(stage_graph(compiled.main, SetBatch.name))),
+        step_macs=graph_macs(compiled.main.stages[-1].graph) if train else None,
+        arena_bytes=plan.arena_bytes,
+        bound_bytes=plan.live_bytes_bound,
+        param_bytes=plan.param_bytes,
+        kernels=len(compiled.main.program.kernels),
+    )
+
+
+def stage_graph(compilation: Compilation, name: str) -> Graph:
+    """The graph as the first pass of that name left it."""
+    return next(stage.graph for stage in compilation.stages if stage.name == name)
+
+
+def graph_macs(graph: Graph) -> int:
+    """Multiply-accumulates of one run of a graph."""
+    return sum(map(_node_macs, graph.nodes))
+
+
+def _node_macs(node: Node) -> int:
+    return node.op.macs(*(operand.type for operand in node.operands))
+
+
+def _layers(graph: Graph) -> Iterable[LayerSummary]:
+    """The graph's nodes by layer, in the order of the layers' first nodes."""
+    groups: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        groups.setdefault(node.layer or node.results[0].name, []).append(node)
+    counted: set[str] = set()
+    params = {p.name: p.type.size for p in graph.params}
+    for name, nodes in groups.items():
+        used = {o.name for n in nodes for o in n.operands if o.name in params} - counted
+        counted |= used
+        yield _layer(name, nodes, sum(params[p] for p in used))
+
+
+def _layer(name: str, nodes: list[Node], parameters: int) -> LayerSummary:
+    result = nodes[-1].results[0].type
+    is_view = all(node.op.has(Trait.VIEW) for node in nodes)
+    ops = tuple(node.op.name for node in nodes)
+    macs = sum(map(_node_macs, nodes))
+    return LayerSummary(name, ops, result.shape, parameters, macs, 0 if is_view else result.nbytes)

@@ -1,0 +1,98 @@
+"""The rule book: which layouts nodes get, and that blocks of weights fit groups, lanes and registers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnc.backend.layouts import LayoutRules
+from cnnc.backend.target import TARGETS, Target
+from cnnc.ir.layout import CHANNELS_LAST, Layout
+from cnnc.ir.op import Op
+from cnnc.ir.types import TensorType, f32
+from cnnc.ops import OPS
+from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from cnnc.ops.dense import Dense, DenseInputGrad, DenseWeightGrad
+from cnnc.ops.elementwise import Add, Bias
+from cnnc.ops.pool import MaxPool2d
+from cnnc.ops.reduce import Sum
+from cnnc.ops.softmax import Softmax
+from cnnc.passes.assign_layouts import LayoutRule, Tensors
+
+AVX2 = LayoutRules(TARGETS["avx2"])
+
+
+def rule(op: Op, *operands: TensorType, layouts: tuple[Layout | None, ...] = ()) -> LayoutRule:
+    known = layouts or (None,) * len(operands)
+    return AVX2(op, Tensors(operands, known, op.infer(*operands)))
+
+
+def tags(found: LayoutRule) -> str:
+    operands, results = (" ".join(str(x) for x in side) for side in (found.operands, found.results))
+    return f"{operands} -> {results}"
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "expected"),
+    [
+        (Conv2d(), (f32(1, 3, 58, 58), f32(64, 3, 3, 3)), "acdb Acdb16a -> acdb"),
+        (Conv2d(groups=4), (f32(1, 16, 8, 8), f32(16, 4, 3, 3)), "acdb Acdb4a -> acdb"),
+        (Conv2d(groups=16), (f32(1, 16, 8, 8), f32(16, 1, 3, 3)), "acdb acdb -> acdb"),
+        (Conv2d(), (f32(1, 16, 8, 8), f32(1, 16, 3, 3)), "acdb acdb -> acdb"),
+        (Conv2dInputGrad(size=(10, 10)), (f32(1, 64, 8, 8), f32(64, 16, 3, 3)), "acdb Bcda16b -> acdb"),
+        (Conv2dInputGrad(size=(10, 10)), (f32(1, 64, 8, 8), f32(64, 1, 3, 3)), "acdb acdb -> acdb"),
+        (Conv2dWeightGrad(kernel=(3, 3)), (f32(1, 64, 56, 56), f32(1, 3, 58, 58)), "acdb acdb -> Acdb16a"),
+        (Dense(), (f32(64, 16, 5, 5), f32(120, 16, 5, 5)), "acdb Acdb24a -> ab"),
+        (Dense(), (f32(64, 120), f32(10, 120)), "ab Ab16a -> ab"),
+        (DenseInputGrad(), (f32(64, 10), f32(10, 16, 5, 5)), "ab acdb -> acdb"),
+        (DenseWeightGrad(), (f32(64, 10), f32(64, 120)), "ab ab -> Ab16a"),
+        (MaxPool2d((2, 2), (2, 2)), (f32(1, 3, 4, 4),), "acdb -> acdb"),
+        (Softmax(), (f32(1, 3),), "ab -> ab"),
+        (Softmax(), (f32(1, 3, 4, 4),), "acdb -> acdb"),
+        (Sum((0, 2, 3)), (f32(1, 3, 4, 4),), "acdb -> a"),
+        (Bias(), (f32(1, 3, 4, 4), f32(3)), "abcd a -> abcd"),
+    ],
+    ids=lambda x: x.name if isinstance(x, Op) else "",
+)
+def test_rules(op: Op, operands: tuple[TensorType, ...], expected: str) -> None:
+    assert tags(rule(op, *operands)) == expected
+
+
+def test_a_source_without_blocks_may_stay_as_it_is() -> None:
+    x, w = f32(1, 3, 58, 58), f32(64, 3, 3, 3)
+    assert rule(Conv2d(), x, w, layouts=(Layout("abcd"), None)).operands[0] is None
+    assert rule(Conv2d(), x, w, layouts=(Layout("Abcd8a"), None)).operands[0] == CHANNELS_LAST
+
+
+def test_elementwise_follows_its_first_operand_with_a_layout() -> None:
+    x = f32(16, 3, 3, 3)
+    assert tags(rule(Add(), x, x, layouts=(None, Layout("Acdb16a")))) == "Acdb16a Acdb16a -> Acdb16a"
+
+
+def test_every_op_has_a_rule() -> None:
+    """As many layouts as operands and results, of their ranks."""
+    for op in OPS.values():
+        for sample in op.samples():
+            results = sample.op.infer(*sample.operands)
+            given = tuple(Layout(tag) for tag in ("", "a", "ab", "abc", "abcd", "abcde"))
+            known = tuple(given[t.rank] for t in sample.operands)
+            found = AVX2(sample.op, Tensors(sample.operands, known, results))
+            for layouts, types in ((found.operands, sample.operands), (found.results, results)):
+                assert len(layouts) == len(types), sample
+                assert all(x is None or len(x.axes) == t.rank for x, t in zip(layouts, types, strict=True)), sample
+
+
+@given(
+    target=st.sampled_from(list(TARGETS.values())),
+    group=st.integers(1, 70),
+    groups=st.integers(1, 9),
+    pixels=st.integers(1, 60),
+)
+def test_blocks(target: Target, group: int, groups: int, pixels: int) -> None:
+    """A block is whole vectors or, for few maps, the power of two above; it never crosses a group's end."""
+    block = LayoutRules(target).packed("acdb", 0, group * groups, groups, pixels).block
+    assert block % target.lanes == 0 or (block < target.lanes and block & (block - 1) == 0)
+    assert block < 2 * max(group, 1) or block <= target.lanes * -(-group // target.lanes)
+    if groups > 1:
+        assert group % block == 0

@@ -1,0 +1,61 @@
+"""Register tiles: they fit the registers, cover every extent, and are the known best ones."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnc.backend.kernels.tiles import RegisterTile, fits, pixels_for, row_cycles, split, step_cycles, vectors_for
+from cnnc.backend.target import TARGETS, Target
+
+targets = st.sampled_from(list(TARGETS.values()))
+
+
+@given(units=st.integers(1, 300), most=st.integers(1, 40), multiple=st.integers(1, 4))
+def test_split_covers_the_extent_evenly(units: int, most: int, multiple: int) -> None:
+    parts = split(units * multiple, most, multiple)
+    assert sum(parts) == units * multiple
+    assert all(part % multiple == 0 and 0 < part <= max(most, multiple) for part in parts)
+    assert max(parts) - min(parts) <= multiple
+    assert list(parts) == sorted(parts, reverse=True)
+    assert len(parts) == -(-units // max(1, most // multiple))
+
+
+@given(target=targets, pixels=st.integers(1, 300), vectors=st.integers(1, 40))
+def test_chosen_tiles_fit_the_registers(target: Target, pixels: int, vectors: int) -> None:
+    chosen = vectors_for(target, pixels, vectors)
+    assert 1 <= chosen <= vectors
+    columns = pixels_for(target, pixels, chosen)
+    assert 1 <= columns <= pixels
+    assert fits(target, RegisterTile(columns, chosen))
+
+
+@given(target=targets, pixels=st.integers(2, 100), vectors=st.integers(1, 4))
+def test_no_other_tile_of_a_row_is_faster(target: Target, pixels: int, vectors: int) -> None:
+    best = row_cycles(target, pixels, vectors)
+    for columns in range(1, pixels + 1):
+        if fits(target, RegisterTile(columns, vectors)):
+            sizes = split(pixels, columns)
+            assert best <= sum(step_cycles(target, RegisterTile(size, vectors)) for size in sizes)
+
+
+@given(target=targets, pixels=st.integers(1, 60), vectors=st.integers(1, 3), multiple=st.integers(2, 4))
+def test_tiles_under_a_pool_hold_whole_windows(target: Target, pixels: int, vectors: int, multiple: int) -> None:
+    columns = pixels_for(target, pixels * multiple, vectors, multiple, multiple)
+    assert columns % multiple == 0
+
+
+def test_a_window_too_large_for_the_registers_spills_and_still_is_a_tile() -> None:
+    assert pixels_for(TARGETS["x86-64"], 50, 3, 5, 5) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "tile"),
+    [("avx2", RegisterTile(6, 2)), ("avx512", RegisterTile(14, 2)), ("arm64", RegisterTile(14, 2))],
+)
+def test_a_long_row_gets_the_tile_measured_fastest(name: str, tile: RegisterTile) -> None:
+    """6 x 2 on AVX2: twelve accumulators, two vectors of weights, a broadcast; of equal costs the largest."""
+    target, pixels = TARGETS[name], 6 * 28
+    vectors = vectors_for(target, pixels, 64 // target.lanes)
+    assert RegisterTile(pixels_for(target, pixels, vectors), vectors) == tile

@@ -1,0 +1,85 @@
+"""Kernels as machine code on arrays whose last element is the last before a page nobody may touch."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from cnnc.backend.emit import emit_kernel, iterations, kernel_symbol
+from cnnc.backend.kernel.ir import Kernel
+from cnnc.backend.llvm import CodeGenerator, Jit, host_features
+from cnnc.backend.target import TARGETS, Target
+from cnnc.ir.types import Array
+
+FILL = 0xA5
+RUNNABLE = tuple(name for name, target in TARGETS.items() if set(target.features) <= host_features())
+"""Names of the targets whose code runs on this machine."""
+
+on_runnable_targets = pytest.mark.parametrize("target", [TARGETS[name] for name in RUNNABLE], ids=RUNNABLE)
+
+
+class Guarded:
+    """A copy of an array that ends where a page without any access begins; what lies before is FILL."""
+
+    def __init__(self, array: Array) -> None:
+        room = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE + mmap.PAGESIZE
+        self._memory = mmap.mmap(-1, room + mmap.PAGESIZE)
+        self._bytes = np.frombuffer(self._memory, np.uint8)
+        self._start = room - array.nbytes
+        self._bytes[: self._start] = FILL
+        self.array: Array = self._bytes[self._start : room].view(array.dtype).reshape(array.shape)
+        self.array[...] = array
+        protect = ctypes.CDLL(None, use_errno=True).mprotect
+        done = protect(ctypes.c_void_p(self._bytes.ctypes.data + room), ctypes.c_size_t(mmap.PAGESIZE), 0)
+        assert done == 0, "mprotect failed"
+
+    def check(self) -> None:
+        """Nothing in front of the array was written."""
+        assert (self._bytes[: self._start] == FILL).all(), "written in front of a buffer"
+
+
+@dataclass(frozen=True)
+class NativeKernel:
+    """A kernel compiled for a target of this machine."""
+
+    kernel: Kernel
+    jit: Jit
+
+    @classmethod
+    def compile(cls, kernel: Kernel, target: Target) -> NativeKernel:
+        code = CodeGenerator(target).object_code(emit_kernel(kernel, target))
+        return cls(kernel, Jit(target, [code]))
+
+    def run(self, arrays: Mapping[str, Array], cuts: Sequence[int] = (), as_task: bool = False) -> None:
+        """Run on the arrays in place, the parallel nest cut at these iterations; `as_task` by the pool's way in."""
+        guarded = {b.name: Guarded(arrays[b.name]) for b in self.kernel.buffers}
+        pointers = [g.array.ctypes.data for g in guarded.values()]
+        symbol = kernel_symbol(self.kernel)
+        whole = (ctypes.c_int64, ctypes.c_int64)
+        for begin, end in pairwise((0, *cuts, iterations(self.kernel))):
+            if as_task:
+                block = (ctypes.c_void_p * len(pointers))(*pointers)
+                task = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *whole)(self.jit.address(f"{symbol}.task"))
+                task(ctypes.addressof(block), begin, end)
+            else:
+                types = [ctypes.c_void_p] * len(pointers)
+                ctypes.CFUNCTYPE(None, *types, *whole)(self.jit.address(symbol))(*pointers, begin, end)
+        for name, each in guarded.items():
+            each.check()
+            arrays[name][...] = each.array
+
+
+def assert_same_bits(found: Array, expected: Array) -> None:
+    """Equal bit for bit, zeros with their sign; any NaN is as good as another."""
+    assert found.shape == expected.shape and found.dtype == expected.dtype
+    if found.dtype.kind == "f":
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+        number = ~np.isnan(expected)
+        found, expected = found[number].view(np.uint32), expected[number].view(np.uint32)
+    np.testing.assert_array_equal(found, expected)
