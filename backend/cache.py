@@ -20,8 +20,8 @@ MAX_BYTES = 512 * 1024 * 1024
 
 def default_directory() -> Path:
     """Where caches belong: XDG_CACHE_HOME or ~/.cache, as the XDG base directory specification says."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "cnnc"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "cnnc"
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,9 @@ class CodeGenerator:
     def _check_assembler(self, text: str) -> None:
         """LLVM ends the process at assembly text that it has no assembler for."""
         if " asm " in text and not has_assembler(self.target):
-            raise UnsupportedError(f"there is no assembler for {self.target.name} on this machine; emit llvm instead")
+            raise UnsupportedError(
+                f"there is no assembler for {self.target.name} on this machine; emit llvm instead"
+            )
 
     def _prepare(self, text: str) -> tuple[llvm.TargetMachine, llvm.ModuleRef]:
         machine = _machine(self.target)

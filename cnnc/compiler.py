@@ -30,6 +30,7 @@ def compile(
     keeps kernels on disk. Raises CnncError on what does not fit or cannot run here.
     """
     source = net if isinstance(net, Source) else source_of(net)
+    source.check_runnable()
     arrays = source.weights(weights)
     compiled = inference_unit(source, batch, find_target(target))
     return Model(compiled, arrays, _loaded(compiled, threads, cache))

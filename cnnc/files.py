@@ -19,10 +19,11 @@ def replaced(path: str | Path) -> Iterator[Path]:
     For tools that write a file themselves, such as a linker. A device such as /dev/stdout is given
     as it is, for it must not be replaced. Raises CnncError when the file cannot be written.
     """
-    final = Path(os.path.realpath(path))
-    if final.is_dir():
+    given = Path(path)
+    if given.is_dir():
         raise CnncError(f"cannot write {path}: it is a directory")
-    is_device = final.exists() and not final.is_file()
+    is_device = given.exists() and not given.is_file()
+    final = given if is_device else Path(os.path.realpath(given))
     part = final if is_device else final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
     try:
         yield part

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cnnc.errors import CnncError
+from cnnc.errors import CnncError, UnsupportedError
 from cnnc.frontend.initializers import he, initial_value
 from cnnc.frontend.inputs import InputSpec
 from cnnc.frontend.network import Network
@@ -51,7 +51,21 @@ class Source:
         if given is None:
             return self.initial_weights()
         arrays = load_weights(given) if isinstance(given, str) else given
-        return match_weights(self.graph.params, arrays)
+        return match_weights(self.graph.params, arrays, given if isinstance(given, str) else "weights")
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether it can be trained."""
+        return self.network is not None and self.network.has_loss
+
+    def check_runnable(self) -> None:
+        """Raise UnsupportedError for a graph that does not go from float32 images to float32 results."""
+        for value in (*self.graph.inputs, *self.graph.outputs):
+            if value.type.dtype != "f32" or value.type.rank == 0:
+                raise UnsupportedError(
+                    f"{self.name}: {value.name} is {value.type}; graphs run here have float32 inputs and "
+                    "outputs with a batch axis"
+                )
 
     def _trainable(self) -> Network:
         if self.network is None:

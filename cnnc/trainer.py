@@ -65,8 +65,7 @@ class Trainer:
 
     def evaluate(self, x: Array, labels: Array) -> float:
         """The share of images whose label the network finds, over any number of images."""
-        if self.compiled.source.classes is None:
-            raise CnncError(f"{self.compiled.source.name} has no classes to count right answers of")
+        self._check_classes()
         if not len(x):
             raise ShapeError("there are no images to evaluate")
         right = sum(
@@ -95,6 +94,8 @@ class Trainer:
             raise CnncError(f"{len(images)} images are fewer than one batch of {self.batch}")
         if len(images) != len(labels):
             raise ShapeError(f"there are {len(images)} images and {len(labels)} labels")
+        if test is not None:
+            self._check_classes()
         shuffle, history = Shuffle(seed, len(images)), []
         first_rate = float(np.float32(self.learning_rate if lr is None else lr))
         for number in range(1, epochs + 1):
@@ -128,6 +129,10 @@ class Trainer:
                 on_step()
         classes = self.compiled.source.classes
         return total / steps, right / (steps * self.batch) if classes is not None else None
+
+    def _check_classes(self) -> None:
+        if self.compiled.source.classes is None:
+            raise CnncError(f"{self.compiled.source.name} has no classes to count right answers of")
 
     def _right(self, x: Array, labels: Array) -> float:
         """Right answers in a batch that may be short: it is filled up with its first image, which is then

@@ -7,6 +7,7 @@ random directions; compiled float32 gradients with the float64 ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,6 @@ from cnnc.backend.lower import Call
 from cnnc.backend.target import Target
 from cnnc.backend.unit import Unit
 from cnnc.bound import BoundEntry, random_feeds
-from cnnc.errors import CnncError
 from cnnc.ir.evaluate import evaluate
 from cnnc.ir.graph import Graph
 from cnnc.ir.types import Array
@@ -88,19 +88,10 @@ def verify_source(source: Source, batch: int, seed: int, target: Target, weights
     inference = inference_unit(source, batch, target)
     checks = list(_output_checks(inference, params, rng))
     proofs = [_proofs("inference", inference.unit.calls)]
-    loss = _loss_graph(source)
-    if loss is not None:
-        checks += _gradient_checks(source, SetBatch(batch)(loss), target, params, rng)
+    if source.has_loss:
+        checks += _gradient_checks(source, SetBatch(batch)(source.loss_graph()), target, params, rng)
         proofs.append(_proofs("training", training_unit(source, batch, target).unit.calls))
     return Verification(tuple(checks), tuple(proofs))
-
-
-def _loss_graph(source: Source) -> Graph | None:
-    """The graph with its loss; None for a network that declares none, which is no mistake here."""
-    try:
-        return source.loss_graph()
-    except CnncError:
-        return None
 
 
 def _output_checks(
@@ -160,7 +151,7 @@ def _difference(
 ) -> float:
     """The relative error of the slope of the loss along a random direction, at the best of the steps."""
     direction = {name: rng.standard_normal(g.shape) for name, g in gradients.items()}
-    length = np.sqrt(sum(float(np.sum(d * d)) for d in direction.values()))
+    length = math.sqrt(sum(float(np.sum(d * d)) for d in direction.values()))
     slope = sum(float(np.sum(gradients[n] * d)) for n, d in direction.items()) / length
     inputs, weights = _doubled(feeds), _doubled(params)
 

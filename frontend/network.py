@@ -128,6 +128,11 @@ class Network:
             return None
         return self._loss[1].type.shape[1]
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether a loss is declared, so that it can be trained."""
+        return self._loss is not None
+
     def graph(self) -> Graph:
         """The forward graph at batch 1. Raises CnncError without an input or an output."""
         if not self._inputs:

@@ -19,7 +19,7 @@ from cnnc.ir.types import Array
 
 def load_weights(path: str | Path) -> dict[str, Array]:
     """Every tensor of a .safetensors or .npz file. Raises FormatError on a missing or broken file."""
-    suffix = _suffix(path)
+    suffix = weights_suffix(path)
     content = read_file(path)
     try:
         if suffix == ".safetensors":
@@ -33,7 +33,7 @@ def load_weights(path: str | Path) -> dict[str, Array]:
 def save_weights(path: str | Path, weights: Mapping[str, Array]) -> None:
     """Write a .safetensors or .npz file, whole or not at all. Raises CnncError if it cannot."""
     tensors = {name: np.ascontiguousarray(w) for name, w in weights.items()}
-    if _suffix(path) == ".safetensors":
+    if weights_suffix(path) == ".safetensors":
         write_whole(path, safetensors.numpy.save(tensors))
         return
     archive = io.BytesIO()
@@ -77,7 +77,8 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _suffix(path: str | Path) -> str:
+def weights_suffix(path: str | Path) -> str:
+    """The suffix of a weights file. Raises FormatError for a path with another."""
     suffix = Path(path).suffix
     if suffix not in (".safetensors", ".npz"):
         raise FormatError(f"{path}: weights are kept in a .safetensors or .npz file")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,17 +11,22 @@ from cnnc.backend.kernel.interpreter import Order, interpret
 from cnnc.backend.kernel.ir import Access, Kernel
 from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.kernels.site import Site, Tensor
-from cnnc.backend.lower import site_of_node
+from cnnc.backend.lower import Program, site_of_node
 from cnnc.backend.target import Target
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.evaluate import evaluate_values
+from cnnc.ir.graph import Graph
 from cnnc.ir.layout import CHANNELS_LAST, Layout, row_major
 from cnnc.ir.op import Sample
 from cnnc.ir.types import DTYPES, Array, TensorType
 from cnnc.ops.samples import random_operands
 from cnnc.ops.shape import Relayout
 from cnnc.passes.lower_windows import LowerWindows
+from cnnc.passes.runner import Pass
 from cnnc.pipeline import compile_graph
+
+Run = Callable[[Kernel, Mapping[str, Array], Order], None]
+"""Runs a kernel on its memory: the interpreter, or machine code, which has an order of its own."""
 
 TOLERANCE = 1e-5
 """Of the largest magnitude of a result."""
@@ -51,18 +56,32 @@ def site_of(
     return Site(sample.op, tensors[:count], tensors[count:], target, in_place or {})
 
 
-def check_sample(sample: Sample, target: Target, order: Order = iter) -> None:
+def check_sample(sample: Sample, target: Target, order: Order = iter, run: Run = interpret) -> None:
     """Check every kernel of the program that computes a sample, in the layouts a network would get."""
     builder = GraphBuilder("sample")
     operands = [builder.input(f"x{i}", t) for i, t in enumerate(sample.operands)]
     graph = builder.build(builder.emit_all(sample.op, *operands))
-    program = compile_graph(graph, (LowerWindows(),), target).program
     arrays = random_operands(sample, random_for(sample))
-    values = evaluate_values(program.plan.graph, {f"x{i}": array for i, array in enumerate(arrays)})
+    feeds = {operand.name: array for operand, array in zip(operands, arrays, strict=True)}
+    check_graph(graph, (LowerWindows(),), target, feeds, order, run)
+
+
+def check_graph(
+    graph: Graph,
+    passes: Sequence[Pass],
+    target: Target,
+    feeds: Mapping[str, Array],
+    order: Order = iter,
+    run: Run = interpret,
+) -> Program:
+    """Check every kernel of a graph's program, each on operands that its op's references made of `feeds`."""
+    program = compile_graph(graph, passes, target).program
+    values = evaluate_values(program.plan.graph, feeds)
     for call in program.calls:
         assert call.node is not None
         site = site_of_node(program.plan, call.node, target)
-        check_kernel_on(call.kernel, site, [values[o.name] for o in call.node.operands], order)
+        check_kernel_on(call.kernel, site, [values[o.name] for o in call.node.operands], order, run)
+    return program
 
 
 def check_site(site: Site, sample: Sample, order: Order = iter) -> Kernel:
@@ -72,10 +91,12 @@ def check_site(site: Site, sample: Sample, order: Order = iter) -> Kernel:
     return kernel
 
 
-def check_kernel_on(kernel: Kernel, site: Site, operands: Sequence[Array], order: Order = iter) -> None:
+def check_kernel_on(
+    kernel: Kernel, site: Site, operands: Sequence[Array], order: Order = iter, run: Run = interpret
+) -> None:
     """Run a kernel and compare it with the op's reference in float64."""
     exact = site.op.reference(*(x.astype(np.float64) if x.dtype == np.float32 else x for x in operands))
-    found = run_site(kernel, site, operands, order)
+    found = run_site(kernel, site, operands, order, run)
     for result, expected in zip(found, exact, strict=True):
         error, largest = np.abs(result - expected).max(), np.abs(expected).max()
         assert error <= TOLERANCE * max(largest, SMALLEST), f"{site.op.name}: off by {error} of {largest}"
@@ -86,7 +107,9 @@ def random_for(sample: Sample) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(repr(sample).encode()))
 
 
-def run_site(kernel: Kernel, site: Site, operands: Sequence[Array], order: Order = iter) -> list[Array]:
+def run_site(
+    kernel: Kernel, site: Site, operands: Sequence[Array], order: Order = iter, run: Run = interpret
+) -> list[Array]:
     """The logical results of a kernel on logical operands; padding of the results must be zero.
 
     Memory that the kernel only writes holds NaN before.
@@ -97,7 +120,7 @@ def run_site(kernel: Kernel, site: Site, operands: Sequence[Array], order: Order
     for buffer in kernel.buffers[len(operands) :]:
         memory[buffer.name] = np.full(buffer.shape, np.nan, DTYPES[buffer.dtype])
     kept = {b.name: memory[b.name].copy() for b in kernel.buffers if b.access is Access.READ}
-    interpret(kernel, memory, order)
+    run(kernel, memory, order)
     for name, before in kept.items():
         np.testing.assert_array_equal(memory[name], before)
     results = []

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from cnnc.backend.emit import emit_kernel, iterations, kernel_symbol
+from cnnc.backend.kernel.interpreter import Order
 from cnnc.backend.kernel.ir import Kernel
 from cnnc.backend.llvm import CodeGenerator, Jit, host_features
 from cnnc.backend.target import TARGETS, Target
 from cnnc.ir.types import Array
+from tests.kernel_sites import Run
 
 FILL = 0xA5
 RUNNABLE = tuple(name for name, target in TARGETS.items() if set(target.features) <= host_features())
@@ -42,6 +44,16 @@ class Guarded:
     def check(self) -> None:
         """Nothing in front of the array was written."""
         assert (self._bytes[: self._start] == FILL).all(), "written in front of a buffer"
+
+
+def run_natively(target: Target) -> Run:
+    """Runs kernels as machine code of the target, the parallel nest cut in two."""
+
+    def run(kernel: Kernel, memory: Mapping[str, Array], order: Order) -> None:
+        del order  # machine code has its own
+        NativeKernel.compile(kernel, target).run(memory, (iterations(kernel) // 2,))
+
+    return run
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""The documentation: its examples run and print what they say, its list of files is complete, its links lead somewhere.
+"""The documents: examples print what they say, the list of files is complete, links lead somewhere.
 
-A block fenced as `python run` is run, all of a document in one module; a block fenced as `output` right
-behind it is what it prints.
+A block fenced as `python run` is run as a file net.py, all of a document in one module; a block fenced as
+`output` right behind it is what it prints.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from cnnc.cli.main import cli
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,12 +42,12 @@ def test_examples_print_what_the_document_says(
     monkeypatch.setitem(sys.modules, module.__name__, module)
     text = document.read_text(encoding="utf-8")
     for example in EXAMPLE.finditer(text):
-        above = text.count("\n", 0, example.start(1))
-        code = compile("\n" * above + example[1], relative(document), "exec", dont_inherit=True)
+        code = compile(example[1], "net.py", "exec", dont_inherit=True)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(code, module.__dict__)
-        assert printed.getvalue().strip() == (example[2] or "").strip(), f"{document.name}:{above + 1}"
+        line = text.count("\n", 0, example.start()) + 1
+        assert printed.getvalue().strip() == (example[2] or "").strip(), f"{document.name}:{line}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
@@ -73,9 +75,25 @@ def named_in_layout() -> set[str]:
 
 def source_files() -> list[Path]:
     """Python and C files, without tests themselves and the `__init__.py` that only say what a folder is."""
-    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".c", ".h")]
+    files = [
+        path
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".c", ".h")
+    ]
     return [path for path in files if not path.name.startswith("test_") and not is_mere_marker(path)]
 
 
 def is_mere_marker(path: Path) -> bool:
     return path.name == "__init__.py" and len(path.read_text(encoding="utf-8").splitlines()) < 3
+
+
+@pytest.mark.parametrize("name", ["summary", "dump", "train", "run", "build", "verify", "bench"])
+def test_every_command_is_documented_with_options_it_has(name: str) -> None:
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    section = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    shown = re.findall(rf"^\$ cnnc {name} ((?:.*\\\n)*.*)$", section[1], re.MULTILINE)
+    used = {option for line in shown for option in re.findall(r"--[a-z-]+", line)}
+    known = {option for parameter in cli.commands[name].params for option in parameter.opts}
+    assert shown and used <= known

@@ -73,7 +73,7 @@ def _total(target: Target, pixels: int, vectors: int, block: int, rows: int, mul
 
 
 def _best_columns(target: Target, pixels: int, vectors: int, rows: int, multiple: int) -> tuple[float, int]:
-    """Cycles of a row and columns of its best tile: of equally fast ones the largest, which loads the least."""
+    """Cycles of a row and columns of its best tile: of equally fast ones the one that loads least."""
     costs = _column_costs(target, pixels, vectors, rows, multiple)
     return min(costs, key=lambda cost: (cost[0], -cost[1]), default=(float("inf"), multiple))
 

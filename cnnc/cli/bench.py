@@ -10,7 +10,6 @@ from cnnc.bench import Benchmark, benchmark
 from cnnc.cli.common import (
     batch_option,
     check_finite,
-    check_runs,
     chosen_batch,
     json_flag,
     load_source,
@@ -31,6 +30,7 @@ from cnnc.compiler import find_target
 @train_flag
 @click.option(
     "--seconds",
+    metavar="S",
     type=click.FloatRange(0),
     callback=check_finite,
     default=1.0,
@@ -52,7 +52,7 @@ def bench(
       cnnc bench examples/lenet5.py --train --batch 64 --threads 2 --json
     """
     source, machine = load_source(net), find_target(target)
-    check_runs(source)
+    source.check_runnable()
     result = benchmark(source, chosen_batch(batch, train), threads, train, machine, seconds)
     if as_json:
         rates = {

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cnnc.backend.target import TARGETS
-from cnnc.errors import CnncError, UnsupportedError
+from cnnc.errors import CnncError, FormatError
 from cnnc.frontend.load import load_network
+from cnnc.frontend.weights import weights_suffix
 from cnnc.source import Source, source_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -30,6 +31,7 @@ train_flag = click.option("--train", is_flag=True, help="The training step inste
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs to read.")
 threads_option = click.option(
     "--threads",
+    metavar="N",
     type=click.IntRange(1, MAX_THREADS),
     default=1,
     show_default=True,
@@ -53,7 +55,11 @@ def batch_option(default: int | None) -> Decorator[Any]:
     """`--batch`; None stands for 1 for inference and 64 for training."""
     told = f"{INFERENCE_BATCH}, with --train {TRAINING_BATCH}" if default is None else f"{default}"
     return click.option(
-        "--batch", type=click.IntRange(1), default=default, help=f"Images of one call.  [default: {told}]"
+        "--batch",
+        metavar="N",
+        type=click.IntRange(1),
+        default=default,
+        help=f"Images of one call.  [default: {told}]",
     )
 
 
@@ -69,8 +75,11 @@ def load_source(net: str) -> Source:
 
 def check_weights_suffix(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
     """Callback of options that name a weights file to write, which fail early rather than after hours."""
-    if path is not None and Path(path).suffix not in (".safetensors", ".npz"):
-        raise click.BadParameter(f"{path}: weights are kept in a .safetensors or .npz file")
+    try:
+        if path is not None:
+            weights_suffix(path)
+    except FormatError as error:
+        raise click.BadParameter(error.message) from None
     return path
 
 
@@ -79,16 +88,6 @@ def check_finite(context: click.Context, option: click.Parameter, number: float 
     if number is not None and not math.isfinite(number):
         raise click.BadParameter(f"{number} is not a finite number")
     return number
-
-
-def check_runs(source: Source) -> None:
-    """Raise UnsupportedError for a text graph that is no network from float32 images to float32 results."""
-    for value in (*source.graph.inputs, *source.graph.outputs):
-        if value.type.dtype != "f32" or value.type.rank == 0:
-            raise UnsupportedError(
-                f"{source.name}: {value.name} is {value.type}; graphs run here have float32 inputs and "
-                "outputs with a batch axis"
-            )
 
 
 def check_place(path: str) -> None:

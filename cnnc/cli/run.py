@@ -11,7 +11,6 @@ import numpy as np
 from cnnc.cli.common import (
     batch_option,
     check_place,
-    check_runs,
     json_flag,
     load_source,
     net_argument,
@@ -61,7 +60,7 @@ def run(
       cnnc run net.py left=a.npy right=b.npy -o c.npy --batch 16
     """
     source = load_source(net)
-    check_runs(source)
+    source.check_runnable()
     places = _assigned("output", [v.name for v in source.graph.outputs], outs) if outs else {}
     for place in places.values():
         check_place(place)

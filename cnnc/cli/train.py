@@ -60,13 +60,22 @@ class Progressed:
 @click.option("--labels", required=True, metavar="L", help="Their labels, .npy or IDX.")
 @click.option("--test-images", metavar="TI", help="Measure the accuracy on these after every epoch.")
 @click.option("--test-labels", metavar="TL", help="The labels of the test images.")
-@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Rounds.")
+@click.option("--epochs", metavar="N", type=click.IntRange(1), default=10, show_default=True, help="Rounds.")
 @batch_option(TRAINING_BATCH)
 @click.option(
-    "--lr", type=click.FloatRange(0), callback=check_finite, help="Learning rate.  [default: the optimizer's]"
+    "--lr",
+    metavar="R",
+    type=click.FloatRange(0),
+    callback=check_finite,
+    help="Learning rate.  [default: the optimizer's]",
 )
 @click.option(
-    "--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Of the images' order."
+    "--seed",
+    metavar="N",
+    type=click.IntRange(0, MAX_SEED),
+    default=0,
+    show_default=True,
+    help="Of the images' order.",
 )
 @threads_option
 @weights_option

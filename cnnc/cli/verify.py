@@ -8,7 +8,6 @@ import click
 
 from cnnc.cli.common import (
     batch_option,
-    check_runs,
     json_flag,
     load_source,
     net_argument,
@@ -32,7 +31,9 @@ PROOF_COLUMNS = {
 @click.command(short_help="Compiled code against references.")
 @net_argument
 @batch_option(2)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random inputs.")
+@click.option(
+    "--seed", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Of the random inputs."
+)
 @weights_option
 @target_option
 @json_flag
@@ -50,7 +51,7 @@ def verify(net: str, batch: int, seed: int, weights: str | None, target: str, as
       cnnc verify examples/lenet5.py --batch 5 --seed 7 --json
     """
     source = load_source(net)
-    check_runs(source)
+    source.check_runnable()
     result = verify_source(source, batch, seed, find_target(target), weights)
     if as_json:
         checks = [{**asdict(check), "passed": check.passed} for check in result.checks]

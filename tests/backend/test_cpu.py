@@ -31,7 +31,9 @@ def test_the_answer_is_what_llvm_says_of_each_feature() -> None:
 
 
 @pytest.mark.skipif(not has_assembler(TARGETS["avx2"]), reason="cpuid is an instruction of x86")
-@pytest.mark.parametrize(("has", "lacks"), [("i32 %most, 7", "i32 %most, 4096"), ("%all1,", "false,"), ("%all2,", "false,")])
+@pytest.mark.parametrize(
+    ("has", "lacks"), [("i32 %most, 7", "i32 %most, 4096"), ("%all1,", "false,"), ("%all2,", "false,")]
+)
 def test_each_step_can_say_no(has: str, lacks: str) -> None:
     text = supported_ir("net_supported", host())
     assert text.count(has) == 1

@@ -163,8 +163,6 @@ def test_partial_loads_and_stores_stay_inside(lanes: int, dtype: str, target: Ta
         check(kernel, target, arrays(kernel))
 
 
-
-
 CLAMPED = """
 kernel clamped(read x: f32[9], write y: f32[6,4]) {
   for i in 0..6 {

@@ -80,7 +80,9 @@ def test_every_op_has_a_rule() -> None:
             found = AVX2(sample.op, Tensors(sample.operands, known, results))
             for layouts, types in ((found.operands, sample.operands), (found.results, results)):
                 assert len(layouts) == len(types), sample
-                assert all(x is None or len(x.axes) == t.rank for x, t in zip(layouts, types, strict=True)), sample
+                assert all(x is None or len(x.axes) == t.rank for x, t in zip(layouts, types, strict=True)), (
+                    sample
+                )
 
 
 @given(

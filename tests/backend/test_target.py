@@ -48,7 +48,9 @@ def test_names() -> None:
     assert named_target("avx2", TARGETS["arm64"]) is TARGETS["avx2"]
     with pytest.raises(UnsupportedError, match=r"unknown target 'avx-512'; did you mean 'avx512'\?"):
         named_target("avx-512", TARGETS["avx2"])
-    with pytest.raises(UnsupportedError, match=r"unknown target 'gpu' \(known: host, x86-64, avx2, avx512, arm64\)"):
+    with pytest.raises(
+        UnsupportedError, match=r"unknown target 'gpu' \(known: host, x86-64, avx2, avx512, arm64\)"
+    ):
         named_target("gpu", TARGETS["avx2"])
 
 

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnc.backend.kernels.tiles import RegisterTile, fits, pixels_for, row_cycles, split, step_cycles, vectors_for
+from cnnc.backend.kernels.tiles import (
+    RegisterTile,
+    fits,
+    pixels_for,
+    row_cycles,
+    split,
+    step_cycles,
+    vectors_for,
+)
 from cnnc.backend.target import TARGETS, Target
 
 targets = st.sampled_from(list(TARGETS.values()))
@@ -41,7 +49,9 @@ def test_no_other_tile_of_a_row_is_faster(target: Target, pixels: int, vectors: 
 
 
 @given(target=targets, pixels=st.integers(1, 60), vectors=st.integers(1, 3), multiple=st.integers(2, 4))
-def test_tiles_under_a_pool_hold_whole_windows(target: Target, pixels: int, vectors: int, multiple: int) -> None:
+def test_tiles_under_a_pool_hold_whole_windows(
+    target: Target, pixels: int, vectors: int, multiple: int
+) -> None:
     columns = pixels_for(target, pixels * multiple, vectors, multiple, multiple)
     assert columns % multiple == 0
 

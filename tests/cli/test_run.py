@@ -47,7 +47,7 @@ def test_printed_outputs(cnnc: Cnnc, tiny: Path, saved: Save) -> None:
 def test_several_inputs_and_outputs(cnnc: Cnnc, tmp_path: Path, saved: Save) -> None:
     net = tmp_path / "two.txt"
     net.write_text(TWO)
-    left, right = saved("l", np.float32([[1, 2, 3]])), saved("r", np.float32([[10, 20, 30]]))
+    left, right = saved("l", [[1.0, 2.0, 3.0]]), saved("r", [[10.0, 20.0, 30.0]])
     total, difference = tmp_path / "s.npy", tmp_path / "d.npy"
     cnnc("run", net, left, right, "-o", total, "-o", difference)
     np.testing.assert_array_equal(np.load(difference), [[-9, -18, -27]])
@@ -57,7 +57,7 @@ def test_several_inputs_and_outputs(cnnc: Cnnc, tmp_path: Path, saved: Save) -> 
     assert "files given: 1; needed, one for each input: left, right" in cnnc.fails("run", net, left)
     assert "files given: 1; needed, one for each output" in cnnc.fails("run", net, left, right, "-o", total)
     assert "did you mean 'left'" in cnnc.fails("run", net, f"lefft={left}", right)
-    assert "no batch axis" in cnnc.fails("run", net, left, saved("v", np.float32([1, 2, 3])))
+    assert "no batch axis" in cnnc.fails("run", net, left, saved("v", [1.0, 2.0, 3.0]))
     assert "different numbers of rows" in cnnc.fails(
         "run", net, left, saved("m", np.zeros((2, 3), np.float32))
     )

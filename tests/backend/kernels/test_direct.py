@@ -1,0 +1,192 @@
+"""Direct contractions against the references: odd sizes, strides, groups, pads, epilogues, every target."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from cnnc.backend.kernels.registry import kernel_for
+from cnnc.backend.lower import Program
+from cnnc.backend.target import TARGETS, Target
+from cnnc.errors import ShapeError, UnsupportedError
+from cnnc.ir.builder import GraphBuilder
+from cnnc.ir.graph import Graph, Value
+from cnnc.ir.op import Sample
+from cnnc.ir.types import f32
+from cnnc.ops import OPS
+from cnnc.ops.conv import Conv2d, Conv2dInputGrad
+from cnnc.ops.dense import Dense, DenseInputGrad
+from cnnc.ops.elementwise import Add, Bias, Map, Relu, Tanh
+from cnnc.ops.fused import Fused
+from cnnc.ops.pool import MaxPool2d, MeanPool2d
+from cnnc.passes.fuse_epilogues import FuseEpilogues
+from cnnc.passes.lower_windows import LowerWindows
+from cnnc.pipeline import compile_graph
+from tests.kernel_sites import check_graph, check_sample, site_of
+from tests.native_kernels import on_runnable_targets, run_natively
+from tests.nets import draw
+
+NAMES = ("conv2d", "conv2d_input_grad", "dense", "dense_input_grad")
+SAMPLES = [(f"{name}-{i}", sample) for name in NAMES for i, sample in enumerate(OPS[name].samples())]
+SIZES = (1, 7, 9, 17, 33)
+vector_targets = st.sampled_from([TARGETS[name] for name in ("x86-64", "avx2", "avx512")])
+
+
+@on_runnable_targets
+@pytest.mark.parametrize("sample", [s for _, s in SAMPLES], ids=[name for name, _ in SAMPLES])
+def test_samples_compiled(sample: Sample, target: Target) -> None:
+    check_sample(sample, target, run=run_natively(target))
+
+
+@st.composite
+def convolutions(draw: st.DrawFn, sizes: tuple[int, ...] = (1, 2, 5, 7), widest: int = 20) -> Sample:
+    """A convolution with asymmetric pads, or its input gradient."""
+    pair, pad = st.tuples(*[st.integers(1, 3)] * 2), st.tuples(*[st.integers(0, 3)] * 4)
+    groups = draw(st.sampled_from((1, 1, 1, 2, 3)))
+    inner, maps = (draw(st.integers(1, max(1, widest // groups))) for _ in range(2))
+    extent = st.sampled_from(sizes)
+    x = f32(draw(st.integers(1, 3)), inner * groups, draw(extent), draw(extent))
+    w = f32(maps * groups, inner, *draw(pair))
+    op = Conv2d(draw(pair), draw(pad), draw(pair), groups)
+    try:
+        (y,) = op.infer(x, w)
+    except ShapeError:
+        assume(False)
+    if draw(st.booleans()):
+        return Sample(op, (x, w))
+    *_, height, width = x.shape
+    return Sample(Conv2dInputGrad(op.stride, op.pad, op.dilation, groups, (height, width)), (y, w))
+
+
+@given(sample=convolutions(), target=vector_targets)
+@settings(max_examples=60, deadline=None)
+def test_convolutions_interpreted(sample: Sample, target: Target) -> None:
+    check_sample(sample, target, reversed)
+
+
+@on_runnable_targets
+@given(sample=convolutions(SIZES, 70))
+@settings(max_examples=40, deadline=None)
+def test_convolutions_compiled(sample: Sample, target: Target) -> None:
+    check_sample(sample, target, run=run_natively(target))
+
+
+@on_runnable_targets
+@pytest.mark.parametrize("size", SIZES)
+def test_odd_sizes_in_every_extent(size: int, target: Target) -> None:
+    """Maps, channels and pixels that are no multiple of a vector or a register tile; batches 1 to 7."""
+    other = SIZES[(SIZES.index(size) + 2) % len(SIZES)]
+    run = run_natively(target)
+    for batch, kernel in ((1, 3), (2, 1), (7, 2)):
+        pad = (kernel // 2, kernel - 1, kernel - 1, kernel // 2)
+        conv, w = Conv2d(pad=pad), f32(size, other, kernel, kernel)
+        x = f32(batch, other, min(size, 9), size)
+        (y,) = conv.infer(x, w)
+        check_sample(Sample(conv, (x, w)), target, run=run)
+        *_, height, width = x.shape
+        check_sample(Sample(Conv2dInputGrad(pad=pad, size=(height, width)), (y, w)), target, run=run)
+
+
+@on_runnable_targets
+@given(
+    rows=st.integers(1, 40),
+    channels=st.sampled_from((*SIZES, 120)),
+    maps=st.sampled_from((*SIZES, 120)),
+    spatial=st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_dense_products_compiled(target: Target, rows: int, channels: int, maps: int, spatial: bool) -> None:
+    inner = (channels, 2, 3) if spatial else (channels,)
+    x, w, run = f32(rows, *inner), f32(maps, *inner), run_natively(target)
+    check_sample(Sample(Dense(), (x, w)), target, run=run)
+    check_sample(Sample(DenseInputGrad(), (f32(rows, maps), w)), target, run=run)
+
+
+def fused(graph: Graph, target: Target, nodes: int = 1) -> Program:
+    """Check the graph's fused kernels, interpreted and compiled; there must be as many contractions."""
+    feeds = {**draw(graph.inputs, 1), **draw(graph.params, 2)}
+    passes = (LowerWindows(), FuseEpilogues())
+    check_graph(graph, passes, target, feeds)
+    program = check_graph(graph, passes, target, feeds, run=run_natively(target))
+    regions = [call for call in program.calls if call.node and isinstance(call.node.op, Fused)]
+    assert len(regions) == nodes
+    return program
+
+
+def biased(b: GraphBuilder, y: Value) -> Value:
+    return b.emit(Bias(), y, b.param(b.fresh("bias"), f32(y.type.shape[1])))
+
+
+@on_runnable_targets
+@pytest.mark.parametrize("maps", [1, 3, 16, 21])
+@pytest.mark.parametrize(("kernel", "pad"), [(1, 0), (3, 1), (3, 0)])
+@pytest.mark.parametrize("pool", [None, MaxPool2d((2, 2), (2, 2)), MeanPool2d((3, 2), (3, 2))], ids=str)
+def test_epilogues(
+    maps: int, kernel: int, pad: int, pool: MaxPool2d | MeanPool2d | None, target: Target
+) -> None:
+    """Bias, shortcut, activation and pool in registers; extents no multiple of the pool's window."""
+    b = GraphBuilder("net")
+    x, w = b.input("x", f32(2, 5, 9, 11)), b.param("w", f32(maps, 5, kernel, kernel))
+    y = biased(b, b.emit(Conv2d(pad=(pad,) * 4), x, w))
+    y = b.emit(Tanh(), b.emit(Add(), y, b.input("shortcut", y.type)))
+    fused(b.build([b.emit(pool, y) if pool else y]), target)
+
+
+@on_runnable_targets
+def test_a_dense_product_with_its_epilogue(target: Target) -> None:
+    b = GraphBuilder("net")
+    x, w = b.input("x", f32(5, 3, 2, 2)), b.param("w", f32(17, 3, 2, 2))
+    y = biased(b, b.emit(Dense(), x, w))
+    scaled = b.emit(Map("a * b + c"), y, b.input("shortcut", y.type), b.input("scale", f32()))
+    fused(b.build([b.emit(Relu(), scaled)]), target)
+
+
+@on_runnable_targets
+def test_input_gradients_take_epilogues(target: Target) -> None:
+    b = GraphBuilder("net")
+    dy, w = b.input("dy", f32(2, 7, 5, 5)), b.param("w", f32(7, 9, 3, 3))
+    dx = b.emit(Conv2dInputGrad(pad=(1, 1, 1, 1), size=(5, 5)), dy, w)
+    fused(b.build([b.emit(Map("select(0.0 < b, a, 0.0)"), dx, b.input("y", dx.type))]), target)
+    b = GraphBuilder("dense")
+    dy, w = b.input("dy", f32(3, 10)), b.param("w", f32(10, 4, 3, 3))
+    dx = b.emit(DenseInputGrad(), dy, w)
+    fused(b.build([b.emit(Map("a * b"), dx, b.input("y", dx.type))]), target)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_large_layers_are_proven_and_shared_out(target: Target) -> None:
+    """Bounds and conflicts of layers of real networks, and work for many threads."""
+    for x, w, pad in (
+        (f32(1, 64, 56, 56), f32(64, 64, 3, 3), 1),
+        (f32(1, 256, 56, 56), f32(64, 256, 1, 1), 0),
+        (f32(1, 512, 7, 7), f32(512, 512, 3, 3), 1),
+        (f32(64, 1, 32, 32), f32(6, 1, 5, 5), 0),
+    ):
+        b = GraphBuilder("net")
+        op = Conv2d(pad=(pad,) * 4)
+        y = b.emit(Relu(), b.emit(op, b.input("x", x), b.param("w", w)))
+        program = compile_graph(b.build([y]), (FuseEpilogues(),), target).program
+        (region,) = [c for c in program.calls if c.node and isinstance(c.node.op, Fused)]
+        assert region.proof.accesses > 0 and region.proof.conflicts > 0
+
+
+def test_what_the_passes_must_have_lowered_is_refused() -> None:
+    """Strided input gradients, and dilation with padded rows."""
+    x, w = f32(1, 3, 9, 9), f32(3, 3, 3, 3)
+    strided = Sample(Conv2dInputGrad((2, 2), size=(9, 9)), (f32(1, 3, 4, 4), w))
+    dilated = Sample(Conv2d(pad=(2, 2, 2, 2), dilation=(2, 2)), (x, w))
+    for sample, reason in ((strided, "stride"), (dilated, "dilated")):
+        with pytest.raises(UnsupportedError, match=reason):
+            kernel_for(site_of(sample, TARGETS["avx2"], ("acdb", "Acdb8a", "acdb")))
+
+
+def test_single_precision_sums_stay_within_the_tolerance() -> None:
+    """Long reductions: 4608 products per element."""
+    target = TARGETS["avx2"]
+    rng = np.random.default_rng(0)
+    b = GraphBuilder("net")
+    x, w = b.input("x", f32(1, 512, 3, 3)), b.param("w", f32(8, 512, 3, 3))
+    feeds = {v.name: rng.standard_normal(v.type.shape).astype(np.float32) for v in (x, w)}
+    check_graph(b.build([b.emit(Conv2d(), x, w)]), (), target, feeds)

@@ -1,0 +1,86 @@
+"""Entries as LLVM IR text: what forks, where buffers lie, and built-in params."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cnnc.backend.emit import iterations
+from cnnc.backend.entry import declarations, entry_ir, packing_ir, params_from_file, params_in_text
+from cnnc.backend.llvm import CodeGenerator, Jit, host
+from cnnc.backend.lower import Program
+from cnnc.backend.target import TARGETS
+from cnnc.errors import UnsupportedError
+from cnnc.ir.builder import GraphBuilder
+from cnnc.ir.types import f32
+from cnnc.ops.conv import Conv2d
+from cnnc.ops.elementwise import Relu
+from cnnc.pipeline import compile_graph
+
+
+def program(fork_flops: int) -> Program:
+    b = GraphBuilder("net")
+    x, w = b.input("x", f32(2, 3, 6, 6)), b.param("w", f32(8, 3, 3, 3))
+    graph = b.build([b.emit(Relu(), b.emit(Conv2d(), x, w))])
+    target = replace(TARGETS["avx2"], fork_flops=fork_flops)
+    return compile_graph(graph, (), target).program
+
+
+def test_only_work_worth_it_forks() -> None:
+    work = [call.flops if iterations(call.kernel) > 1 else -1 for call in program(0).calls]
+    for fork_flops in (0, max(work), max(work) + 1):
+        text = entry_ir("net_run", "net", program(fork_flops))
+        assert text.count("@net_parallel(ptr %pool") == sum(flops >= fork_flops for flops in work)
+        assert text.count("i64 0, i64 ") == sum(flops < fork_flops for flops in work)
+
+
+def test_an_entry_takes_every_port_and_the_three_blocks() -> None:
+    text = entry_ir("net_run", "net", program(10**9))
+    wanted = "define void @net_run(ptr %in0, ptr %out0, ptr %params, ptr %workspace, ptr %pool) nounwind {"
+    assert text.startswith(wanted)
+    bases = re.findall(r"getelementptr i8, ptr (%\w+),", text)
+    assert {"%in0", "%out0", "%params", "%workspace"} == set(bases)
+
+
+def test_a_program_without_calls_is_an_empty_function() -> None:
+    empty = replace(program(0), calls=())
+    assert entry_ir("net_run", "net", empty).splitlines()[-3:] == [
+        "  %buffers = alloca [1 x ptr]",
+        "  ret void",
+        "}",
+    ]
+    assert packing_ir("net_pack", (), ("%in0", "%params")).endswith("{\n  ret void\n}\n")
+
+
+def test_kernels_are_declared_once() -> None:
+    calls = program(0).calls
+    lines = declarations([*calls, *calls]).splitlines()
+    assert len(lines) == len(set(lines)) == 2 * len({call.kernel for call in calls})
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00", bytes(range(256)) * 3], ids=len)
+def test_built_in_params_are_the_files_bytes(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / 'a "quoted" \\ name, déjà vu'
+    path.write_bytes(content)
+    for text in (
+        params_from_file("net_params", str(path), len(content)),
+        params_in_text("net_params", content),
+    ):
+        known = "" if "@net_params = " in text else "@net_params = external constant i8\n"
+        module = f"{text}{known}define ptr @where() {{\n  ret ptr @net_params\n}}\n"
+        jit = Jit(host(), [CodeGenerator(host()).object_code(module)])
+        address = ctypes.CFUNCTYPE(ctypes.c_void_p)(jit.address("where"))()
+        assert address % 64 == 0
+        assert ctypes.string_at(address, len(content)) == content
+
+
+def test_assembly_text_of_another_machine_is_refused_and_does_not_end_the_process(tmp_path: Path) -> None:
+    foreign = TARGETS["arm64" if host().name != "arm64" else "avx2"]
+    text = params_from_file("net_params", str(tmp_path / "params"), 0)
+    for emit in (CodeGenerator(foreign).object_code, CodeGenerator(foreign).assembly):
+        with pytest.raises(UnsupportedError, match=f"no assembler for {foreign.name}"):
+            emit(text)

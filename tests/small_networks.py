@@ -1,0 +1,53 @@
+"""Small networks of the DSL, and data for them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cnnc.frontend.layers import (
+    add,
+    conv2d,
+    dense,
+    flatten,
+    max_pool,
+    mean_pool,
+    relu,
+    sigmoid,
+    softmax,
+    tanh,
+)
+from cnnc.frontend.losses import softmax_cross_entropy, squared_error
+from cnnc.frontend.network import Network
+from cnnc.ir.types import Array
+from cnnc.ops.optimizer import SGD, Optimizer
+
+
+def classifier(optimizer: Optimizer | None = None, name: str = "small") -> Network:
+    """Two convolutions and two dense layers on 12x12 images, 3 classes."""
+    net = Network(name, optimizer=optimizer or SGD(lr=0.05, momentum=0.9))
+    h = max_pool(relu(conv2d(net.input(1, 12, 12), 6, 3)), 2)
+    h = mean_pool(tanh(conv2d(h, 9, 3, pad=1)), 2)
+    net.output(dense(sigmoid(dense(flatten(h), 11)), 3))
+    net.loss(softmax_cross_entropy)
+    return net
+
+
+def regression(optimizer: Optimizer | None = None) -> Network:
+    """A residual block with two outputs: what is trained and the features before."""
+    net = Network("regression", optimizer=optimizer or SGD(lr=0.01))
+    x = net.input(2, 8, 8)
+    stem = relu(conv2d(x, 5, 3, pad=1))
+    joined = relu(add(conv2d(stem, 5, 3, pad=1), stem))
+    net.output(softmax(dense(flatten(mean_pool(joined, 4)), 4)))
+    net.loss(squared_error)
+    return net
+
+
+def digits(count: int, seed: int = 0, classes: int = 3) -> tuple[Array, Array]:
+    """Images of bright bars, noise around them; the label says where the bar is."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count).astype(np.int32)
+    images = rng.normal(0, 0.3, (count, 1, 12, 12)).astype(np.float32)
+    for image, label in zip(images, labels, strict=True):
+        image[0, 1 + 4 * label : 3 + 4 * label] += 1.0
+    return images, labels
