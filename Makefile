@@ -21,7 +21,7 @@ lint: $(VENV)/test
 	cd $(VENV)/typed && ../bin/mypy --config-file ../../pyproject.toml --package cnnc
 
 bench: $(VENV)/bench
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks
 
 $(VENV)/demo: pyproject.toml | $(VENV)/made
 	$(BIN)/pip install --quiet --editable .

@@ -45,7 +45,7 @@ def main() -> None:
     expected = compile(net, batch=1, weights=weights)(test[0])
     same = "the same, bit for bit, as" if np.array_equal(outputs, expected) else "DIFFERENT from"
     read = outputs.argmax(axis=1)
-    print(f"ran it on {len(read)} test digits: {np.mean(read == test[1]):.1%} read right;", end=" ")
+    print(f"ran it on {len(read)} test digits: {100 * np.mean(read == test[1]):.1f} % read right;", end=" ")
     print(f"its outputs are {same} the model's")
     show(test[0][:SHOWN], read[:SHOWN])
     sys.exit(0 if np.array_equal(outputs, expected) else 1)
@@ -65,12 +65,12 @@ def trained_weights(net: Network, train: tuple[Array, Array], test: tuple[Array,
 
     def report(epoch: Epoch) -> None:
         print(
-            f"epoch {epoch.number}/{EPOCHS}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.2%}"
-            f"  test {epoch.test_accuracy:.2%}  {epoch.seconds:.2f} s"
+            f"epoch {epoch.number}/{EPOCHS}  loss {epoch.loss:.4f}  accuracy {100 * epoch.accuracy:.2f} %"
+            f"  test {100 * epoch.test_accuracy:.2f} %  {epoch.seconds:.2f} s"
         )
 
     history = trainer.fit(train, EPOCHS, test=test, on_epoch=report)
-    print(f"test accuracy {history[-1].test_accuracy:.2%}")
+    print(f"test accuracy {100 * history[-1].test_accuracy:.2f} %")
     return trainer.weights()
 
 

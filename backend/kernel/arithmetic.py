@@ -1,5 +1,7 @@
-"""The functions of the kernel language on float32 arrays, each rounded exactly once: what every target
-must reproduce bit for bit. Used by interpreter.py."""
+"""The functions of the kernel language on float32 arrays, each rounded once; interpreter.py calls them.
+
+Targets reproduce these bits, but for `fma` on those that have no such instruction: they round twice.
+"""
 
 from __future__ import annotations
 

@@ -94,8 +94,7 @@ void dataset_image(const dataset *d, size_t index, scaling scale, float *out) {
     size_t row = index * d->planes * d->height;
     size_t plane_size = d->input_height * d->input_width;
     bool is_smaller = d->height < d->input_height || d->width < d->input_width;
-    float raw_zero = d->images.type == ARRAY_UINT8 ? 0.0f * scale.scale + scale.shift : 0.0f;
-    if (is_smaller) fill(out, d->planes * plane_size, raw_zero);
+    if (is_smaller) fill(out, d->planes * plane_size, 0.0f * scale.scale + scale.shift);
     for (size_t plane = 0; plane < d->planes; plane++) {
         float *to = out + plane * plane_size + d->top * d->input_width + d->left;
         for (size_t y = 0; y < d->height; y++, row++) {

@@ -71,7 +71,8 @@ def _totals(facts: Summary) -> tuple[str, ...]:
 
 def _memory(facts: Summary) -> list[str]:
     what = "training step" if facts.train else "inference"
-    lines = [f"{facts.name}: {what}, batch {facts.batch}, {facts.target}, {facts.kernels} kernels"]
+    kernels = f"{facts.kernels} kernel{'' if facts.kernels == 1 else 's'}"
+    lines = [f"{facts.name}: {what}, batch {facts.batch}, {facts.target}, {kernels}"]
     if facts.step_macs is not None:
         lines.append(f"MACs of a step  {facts.step_macs:,} (forward and backward)")
     state = " and optimizer state" if facts.train else ""
