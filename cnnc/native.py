@@ -21,7 +21,7 @@ class Native:
 
     def __init__(self, unit: Unit, workspace_bytes: int, threads: int, cache: ObjectCache) -> None:
         _check_runs_here(unit)
-        if threads < 1:
+        if not isinstance(threads, int) or threads < 1:
             raise CnncError(f"threads must be a positive whole number, not {threads!r}")
         self._unit = unit
         self._jit = unit.load(cache)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from cnnc.errors import CnncError, UnsupportedError
 from cnnc.frontend.initializers import he, initial_value
@@ -14,7 +15,7 @@ from cnnc.ir.graph import Graph
 from cnnc.ir.types import Array
 from cnnc.ops.optimizer import Optimizer
 
-Weights = Mapping[str, Array] | str | None
+Weights = Mapping[str, Array] | str | Path | None
 """Weights by name, a file of them, or None for the network's own first weights."""
 
 
@@ -50,8 +51,9 @@ class Source:
         """The given weights, checked against the graph's params: float32 arrays of their shapes."""
         if given is None:
             return self.initial_weights()
-        arrays = load_weights(given) if isinstance(given, str) else given
-        return match_weights(self.graph.params, arrays, given if isinstance(given, str) else "weights")
+        if isinstance(given, str | Path):
+            return match_weights(self.graph.params, load_weights(given), given)
+        return match_weights(self.graph.params, given)
 
     @property
     def has_loss(self) -> bool:

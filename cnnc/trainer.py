@@ -68,6 +68,7 @@ class Trainer:
         self._check_classes()
         if not len(x):
             raise ShapeError("there are no images to evaluate")
+        _check_alike(x, labels)
         right = sum(
             self._right(x[start : start + self.batch], labels[start : start + self.batch])
             for start in range(0, len(x), self.batch)
@@ -92,8 +93,7 @@ class Trainer:
         images, labels = train
         if len(images) < self.batch:
             raise CnncError(f"{len(images)} images are fewer than one batch of {self.batch}")
-        if len(images) != len(labels):
-            raise ShapeError(f"there are {len(images)} images and {len(labels)} labels")
+        _check_alike(images, labels)
         if test is not None:
             self._check_classes()
         shuffle, history = Shuffle(seed, len(images)), []
@@ -138,9 +138,9 @@ class Trainer:
         """Right answers in a batch that may be short: it is filled up with its first image, which is then
         taken off again as often as it was counted too much."""
         missing = self.batch - len(x)
-        first_x, first_label = np.repeat(x[:1], self.batch, 0), np.repeat(labels[:1], self.batch, 0)
         if not missing:
             return self._correct(x, labels)
+        first_x, first_label = np.repeat(x[:1], self.batch, 0), np.repeat(labels[:1], self.batch, 0)
         once = self._correct(first_x, first_label) / self.batch
         filled = self._correct(
             np.concatenate([x, first_x[:missing]]), np.concatenate([labels, first_label[:missing]])
@@ -165,10 +165,23 @@ class Trainer:
 
 def _fitted(value: Value, array: Array, classes: int | None) -> Array:
     """The array as the native code reads it. Raises ShapeError on another shape or a label out of range."""
-    fitted = np.ascontiguousarray(array, value.type.numpy)
-    if fitted.shape != value.type.shape:
-        raise ShapeError(f"{value.name} has shape {fitted.shape}; a batch has {value.type.shape}")
-    if value.type.dtype == "i32" and classes is not None and (fitted.min() < 0 or fitted.max() >= classes):
-        index = int(np.flatnonzero((fitted < 0) | (fitted >= classes))[0])
-        raise ShapeError(f"label {index} is {int(fitted[index])}; labels are 0 to {classes - 1}")
-    return fitted
+    given = np.asarray(array)
+    if given.shape != value.type.shape:
+        raise ShapeError(f"{value.name} has shape {given.shape}; a batch has {value.type.shape}")
+    if value.type.dtype == "i32":
+        _check_labels(value.name, given, classes)
+    return np.ascontiguousarray(given, value.type.numpy)
+
+
+def _check_labels(name: str, labels: Array, classes: int | None) -> None:
+    """Raise ShapeError unless these are whole numbers of 0 to classes - 1."""
+    if labels.dtype.kind not in "iu":
+        raise ShapeError(f"{name} are {labels.dtype}; whole numbers are needed")
+    if classes is not None and (labels.min() < 0 or labels.max() >= classes):
+        index = int(np.flatnonzero((labels < 0) | (labels >= classes))[0])
+        raise ShapeError(f"label {index} is {int(labels[index])}; labels are 0 to {classes - 1}")
+
+
+def _check_alike(images: Array, labels: Array) -> None:
+    if len(images) != len(labels):
+        raise ShapeError(f"there are {len(images)} images and {len(labels)} labels")

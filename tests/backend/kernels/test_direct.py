@@ -68,7 +68,7 @@ def test_convolutions_interpreted(sample: Sample, target: Target) -> None:
 
 @on_runnable_targets
 @given(sample=convolutions(SIZES, 70))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_convolutions_compiled(sample: Sample, target: Target) -> None:
     check_sample(sample, target, run=run_natively(target))
 
@@ -79,7 +79,7 @@ def test_odd_sizes_in_every_extent(size: int, target: Target) -> None:
     """Maps, channels and pixels that are no multiple of a vector or a register tile; batches 1 to 7."""
     other = SIZES[(SIZES.index(size) + 2) % len(SIZES)]
     run = run_natively(target)
-    for batch, kernel in ((1, 3), (2, 1), (7, 2)):
+    for batch, kernel in ((1, 3), (7, 2)):
         pad = (kernel // 2, kernel - 1, kernel - 1, kernel // 2)
         conv, w = Conv2d(pad=pad), f32(size, other, kernel, kernel)
         x = f32(batch, other, min(size, 9), size)
@@ -96,7 +96,7 @@ def test_odd_sizes_in_every_extent(size: int, target: Target) -> None:
     maps=st.sampled_from((*SIZES, 120)),
     spatial=st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_dense_products_compiled(target: Target, rows: int, channels: int, maps: int, spatial: bool) -> None:
     inner = (channels, 2, 3) if spatial else (channels,)
     x, w, run = f32(rows, *inner), f32(maps, *inner), run_natively(target)
