@@ -27,7 +27,7 @@ def version() -> str:
 
 
 def has_assembler(target: Target) -> bool:
-    """Whether assembly text inside a module can become object code: only this machine's assembler is there."""
+    """Whether assembly text in a module can become object code: LLVM has this machine's assembler only."""
     return _architecture(target.triple) == _architecture(llvm.get_process_triple())
 
 

@@ -145,12 +145,20 @@ def test_inputs_of_other_number_types_and_orders(model: Model) -> None:
     np.testing.assert_array_equal(model(x.astype(np.float64)), expected)
     np.testing.assert_array_equal(model(np.asfortranarray(x)), expected)
     np.testing.assert_array_equal(model(np.repeat(x, 2, axis=0)[::2]), expected)
-    np.testing.assert_array_equal(model((x * 8).astype(np.int8)), model((x * 8).astype(np.int8).astype(np.float32)))
+    np.testing.assert_array_equal(
+        model((x * 8).astype(np.int8)), model((x * 8).astype(np.int8).astype(np.float32))
+    )
 
 
 def test_misfits_are_named(model: Model) -> None:
-    for x, shape in ((images(4)[:, :1], r"\(4, 1, 8, 8\)"), (images(1)[0], r"\(2, 8, 8\)"), (images(0), r"\(0, ")):
-        with pytest.raises(ShapeError, match=rf"input image of regression has shape {shape}.*; it must be \(n,2,8,8\)"):
+    for x, shape in (
+        (images(4)[:, :1], r"\(4, 1, 8, 8\)"),
+        (images(1)[0], r"\(2, 8, 8\)"),
+        (images(0), r"\(0, "),
+    ):
+        with pytest.raises(
+            ShapeError, match=rf"input image of regression has shape {shape}.*; it must be \(n,2,8,8\)"
+        ):
             model(x)
     with pytest.raises(ShapeError, match="regression takes the inputs image; got picture"):
         model.run({"picture": images(1)})
@@ -237,7 +245,7 @@ def test_weights_from_a_file(suffix: str, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=path.name):
         compile(net, weights=path, cache=False)
     del weights["dense_1.bias"]
-    with pytest.raises(FormatError, match="no dense_1.bias"):
+    with pytest.raises(FormatError, match=r"no dense_1\.bias"):
         compile(net, weights=weights, cache=False)
 
 

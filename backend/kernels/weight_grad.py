@@ -9,6 +9,7 @@ maps, as a forward contraction wants its weights.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -173,18 +174,25 @@ class _WeightGrad:
             first += count * size
 
     def _tile(self, part: _Part) -> None:
-        """Sum one tile over all pixels in registers, then store it."""
-        k, shape = self.k, self.shape
-        acc = k.register("acc", self.lanes, (part.rows, len(part.block.counts)))
+        """Sum one tile over all pixels in registers, then store it.
+
+        A tile with too few accumulators to hide the latency of an FMA sums even and odd pixels apart.
+        """
+        k, shape, target = self.k, self.shape, self.site.target
+        chains = part.rows * len(part.block.counts)
+        sums = 2 if chains < target.fma_units * target.fma_latency else 1
+        acc = k.register("acc", self.lanes, (sums, part.rows, len(part.block.counts)))
+        turns = itertools.cycle(range(sums))
         with k.once_or_loop("n", shape.batch) as n, k.once_or_loop("y", shape.result[0]) as y:
-            k.unrolled("x", shape.result[1], 2, lambda x: self._pixel(acc, part, (n, y, x)))
+            k.unrolled("x", shape.result[1], 2, lambda x: self._pixel(acc, next(turns), part, (n, y, x)))
         # blocks of one group follow those of the group before; a map beyond the last gets dy's zeros
         number = part.block.number + part.group * (shape.maps // self.block)
         for i in range(part.rows):
             for vector in range(len(part.block.counts)):
                 place = (number, part.r, part.segment.weight + part.start + i)
                 lane = (vector * self.lanes,) if self.block > 1 else ()
-                self.dw.store((*place, *lane), acc[i, vector])
+                total = acc[0, i, vector] + acc[1, i, vector] if sums > 1 else acc[0, i, vector]
+                self.dw.store((*place, *lane), total)
             self._clear_padding(part, number, i)
 
     def _clear_padding(self, part: _Part, number: Coordinate, i: int) -> None:
@@ -193,8 +201,8 @@ class _WeightGrad:
         for vector in range(len(part.block.counts), self.block // self.lanes):
             self.dw.store((*place, vector * self.lanes), self.k.constant(0.0, self.lanes))
 
-    def _pixel(self, acc: Tile, part: _Part, pixel: tuple[Affine, Affine, Affine]) -> None:
-        """Add one pixel's products to the tile."""
+    def _pixel(self, acc: Tile, turn: int, part: _Part, pixel: tuple[Affine, Affine, Affine]) -> None:
+        """Add one pixel's products to the tile's sum number `turn`."""
         shape, (n, y, x) = self.shape, pixel
         first_map = part.group * shape.maps + part.block.number * self.block
         gradients = [
@@ -207,4 +215,4 @@ class _WeightGrad:
             place = (n, source_row, first + part.segment.offset + part.start + i)
             value = self.source.splat(place, self.lanes)
             for vector, gradient in enumerate(gradients):
-                acc[i, vector] = self.k.fma(value, gradient, acc[i, vector])
+                acc[turn, i, vector] = self.k.fma(value, gradient, acc[turn, i, vector])

@@ -135,7 +135,7 @@ def test_partial_functions(function: str, values: Array, lanes: int | None, targ
 @on_runnable_targets
 @pytest.mark.parametrize("function", [exp, log, tanh, sigmoid], ids=lambda f: str(f.__name__))
 def test_math(function: Callable[[KernelBuilder, Vec], Vec], target: Target) -> None:
-    """The functions written in the kernel language: the interpreter's bits with FMA, close to NumPy without."""
+    """The functions written in the kernel language: the interpreter's bits with FMA, close without."""
     x = np.concatenate([np.linspace(-100, 100, 64 * target.lanes - 5), [0.0, np.inf, -np.inf, np.nan, 1.0]])
     x = x.astype(np.float32)
     kernel = unary(function, target.lanes, target.lanes)
