@@ -69,7 +69,7 @@ class NativeKernel:
         return cls(kernel, Jit(target, [code]))
 
     def run(self, arrays: Mapping[str, Array], cuts: Sequence[int] = (), as_task: bool = False) -> None:
-        """Run on the arrays in place, the parallel nest cut at these iterations; `as_task` as the pool does."""
+        """Run on the arrays in place, the parallel nest cut at these places; `as_task` as the pool does."""
         guarded = {b.name: Guarded(arrays[b.name]) for b in self.kernel.buffers}
         pointers = [g.array.ctypes.data for g in guarded.values()]
         symbol = kernel_symbol(self.kernel)
