@@ -7,7 +7,7 @@ layout without blocks; maps run along the lanes, so results are channels-last.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -27,6 +27,9 @@ from cnnc.ops.dense import Dense, DenseInputGrad
 
 STRAIGHT_CHANNELS = 8
 """Up to so many channels the loop over them is unrolled whole, and over the columns of the filter too."""
+
+_Tap = tuple[Affine, tuple[int, ...]]
+"""A column of the filter, and the columns of a tile whose source it reaches."""
 
 
 def conv2d(site: Site) -> Kernel:
@@ -216,45 +219,56 @@ class _Direct:
     def _taps(
         self, acc: Tile, place: _Place, rows: tuple[int, ...], r: Affine, run: Run, block: _Block
     ) -> None:
-        """The columns of the filter: a loop where every tap reaches all, else written out one by one."""
-        columns = self.shape.kernel[1]
-        if run.reaches_all and columns > 1 and self.shape.channels > STRAIGHT_CHANNELS:
-            with self.k.loop("s", 0, columns) as s:
-                self._channels(self._step(acc, place, rows, (r, s), tuple(range(run.pixels)), block))
+        """The columns of the filter: all at once for few channels, else one by one, by a loop where every
+        tap reaches all."""
+        taps = [(affine(s), reach) for s, reach in enumerate(run.reach) if reach]
+        if self.shape.channels <= STRAIGHT_CHANNELS:
+            for channel in range(self.shape.channels):
+                self._step(acc, place, rows, r, taps, block, affine(channel))
             return
-        for column, reach in enumerate(run.reach):
-            if reach:
-                self._channels(self._step(acc, place, rows, (r, affine(column)), reach, block))
+        if run.reaches_all and len(taps) > 1:
+            with self.k.loop("s", 0, len(taps)) as s:
+                self._channels(acc, place, rows, r, (s, taps[0][1]), block)
+            return
+        for tap in taps:
+            self._channels(acc, place, rows, r, tap, block)
 
-    def _channels(self, step: Callable[[Affine], None]) -> None:
-        straight = self.shape.channels <= STRAIGHT_CHANNELS
-        self.k.unrolled("c", self.shape.channels, self.shape.channels if straight else 2, step)
+    def _channels(
+        self, acc: Tile, place: _Place, rows: tuple[int, ...], r: Affine, tap: _Tap, block: _Block
+    ) -> None:
+        self.k.unrolled(
+            "c", self.shape.channels, 2, lambda c: self._step(acc, place, rows, r, [tap], block, c)
+        )
 
     def _step(
         self,
         acc: Tile,
         place: _Place,
         rows: tuple[int, ...],
-        tap: tuple[Affine, Affine],
-        reach: tuple[int, ...],
+        r: Affine,
+        taps: Sequence[_Tap],
         block: _Block,
-    ) -> Callable[[Affine], None]:
-        """The FMAs of one tap and channel."""
+        channel: Affine,
+    ) -> None:
+        """The FMAs of one channel and one row of the filter. Each source element is broadcast once, for all
+        the taps and pixels that meet there: loaded again it would be kept in a register, and spill."""
         shape = self.shape
-        (sh, sw), (dh, dw), (top, left) = shape.stride, shape.dilation, shape.origin
-
-        def step(channel: Affine) -> None:
+        meeting: dict[Affine, list[tuple[int, list[Vec]]]] = {}
+        for s, reach in taps:
             weights = [
-                self.weights.load(place.group, block.number, block.size, tap, channel, vector, count)
+                self.weights.load(place.group, block.number, block.size, (r, s), channel, vector, count)
                 for vector, count in block.vectors
             ]
-            for row in rows:
-                y = (place.row + row) * sh + tap[0] * dh - top
-                for j in reach:
-                    x = (place.column + j) * sw + tap[1] * dw - left
-                    index = (place.image, channel + place.group * shape.channels, y, x)
-                    value = self.source.splat(self.source_tensor.place(index), self.lanes)
+            for j in reach:
+                column = s * shape.dilation[1] + (j * shape.stride[1] - shape.origin[1])
+                meeting.setdefault(column, []).append((j, weights))
+        source_channel = channel + place.group * shape.channels
+        for row in rows:
+            y = (place.row + row) * shape.stride[0] + r * shape.dilation[0] - shape.origin[0]
+            for column in sorted(meeting, key=lambda c: c.constant):
+                x = place.column * shape.stride[1] + column
+                index = self.source_tensor.place((place.image, source_channel, y, x))
+                value = self.source.splat(index, self.lanes)
+                for j, weights in meeting[column]:
                     for number, weight in enumerate(weights):
                         acc[row, j, number] = self.k.fma(value, weight, acc[row, j, number])
-
-        return step
