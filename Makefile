@@ -18,7 +18,7 @@ lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 	rm -rf $(VENV)/typed
 	$(BIN)/pip install --quiet --no-deps --target $(VENV)/typed .
-	cd $(VENV)/typed && ../bin/mypy --config-file ../../pyproject.toml --package cnnc
+	cd $(VENV)/typed && MYPYPATH=../.. ../bin/mypy --config-file ../../pyproject.toml --package cnnc --package benchmarks
 
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks

@@ -7,7 +7,6 @@ an outer loop is added once, at the head of that loop's body.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,14 +33,12 @@ from cnnc.backend.kernel.ir import (
     Splat,
     Statement,
 )
-from cnnc.backend.kernel.printer import print_kernel
 from cnnc.backend.target import Target
 
 
 def kernel_symbol(kernel: Kernel) -> str:
-    """The name of a kernel's function: kernels of equal text share it."""
-    digest = hashlib.sha256(print_kernel(kernel).encode()).hexdigest()
-    return f"kernel_{kernel.name}_{digest[:16]}"
+    """The name of a kernel's function, which equal kernels share."""
+    return f"kernel_{kernel.name}_{kernel.fingerprint}"
 
 
 def parallel_nest(kernel: Kernel) -> tuple[tuple[For, ...], tuple[Statement, ...]]:

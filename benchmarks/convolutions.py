@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.agreement import agree
-from benchmarks.fma_peak import fma_peak
+from benchmarks.fma_peak import loaded_peak
 from benchmarks.report import Cell, Report
 from benchmarks.rounds import Contestant, Timing, measure
 from benchmarks.single_kernel import load_op
@@ -51,7 +51,7 @@ def convolution(layer: Layer, seconds: float) -> Report:
     """The layer's kernel for this machine, and for AVX2 where the machine is wider."""
     contestants, macs = [], []
     for target in targets():
-        peak = fma_peak(target)
+        peak = loaded_peak(target)
         contestants += [Contestant(f"{target.name} FMA peak", peak.run), _ours(layer, target)]
         macs += [
             (peak.macs, peak.macs),

@@ -12,9 +12,7 @@ import numpy as np
 
 from cnnc.backend.cache import ObjectCache, default_directory
 from cnnc.backend.emit import emit_kernel, kernel_symbol
-from cnnc.backend.kernel.builder import KernelBuilder
-from cnnc.backend.kernel.check import check_kernel
-from cnnc.backend.kernel.ir import Access, Kernel
+from cnnc.backend.kernels.fma_peak import fma_peak
 from cnnc.backend.llvm import CodeGenerator, Jit
 from cnnc.backend.target import Target
 from cnnc.bound import BoundEntry, random_feeds
@@ -25,7 +23,6 @@ from cnnc.source import Source
 from cnnc.summary import graph_macs, stage_graph
 from cnnc.units import CompiledUnit, inference_unit, training_unit
 
-PEAK_ROUNDS = 100_000
 PEAK_SECONDS = 0.2
 
 
@@ -81,7 +78,7 @@ def benchmark(
         target=target.name,
         timing=measure(_entry(compiled, native), seconds),
         flops=2 * graph_macs(stage_graph(compiled.main, stage)),
-        peak=fma_peak(target),
+        peak=measured_peak(target),
     )
 
 
@@ -97,41 +94,17 @@ def measure(call: Callable[[], object], seconds: float) -> Timing:
     return Timing(min(times), statistics.median(times), len(times))
 
 
-def fma_peak(target: Target) -> float:
-    """FLOP/s of one thread whose registers alone are busy: independent chains of multiply-adds."""
-    kernel, flops = _peak_kernel(target)
-    code = Jit(target, [CodeGenerator(target).object_code(emit_kernel(kernel, target))])
+def measured_peak(target: Target) -> float:
+    """FLOP/s of one thread whose registers alone are busy."""
+    peak = fma_peak(target)
+    code = Jit(target, [CodeGenerator(target).object_code(emit_kernel(peak.kernel, target))])
     function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2)(
-        code.address(kernel_symbol(kernel))
+        code.address(kernel_symbol(peak.kernel))
     )
-    factors = np.array([[0.5], [0.25]], np.float32).repeat(target.lanes, 1)
-    sums = np.zeros((_chains(target), target.lanes), np.float32)
+    factors = np.full((2, target.lanes), 0.5, np.float32)  # zeros would draw less power, and raise the clock
+    sums = np.zeros((peak.chains, target.lanes), np.float32)
     timing = measure(lambda: function(address(factors), address(sums), 0, 1), PEAK_SECONDS)
-    return flops / timing.best
-
-
-def _chains(target: Target) -> int:
-    """Enough to hide the latency, if there are registers for them beside the two factors."""
-    return min(target.fma_units * target.fma_latency + 2, target.registers - 4)
-
-
-def _peak_kernel(target: Target) -> tuple[Kernel, int]:
-    """acc = acc * a + b in every chain, over and over; and how many operations that is."""
-    lanes, chains = target.lanes, _chains(target)
-    k = KernelBuilder("fma_peak")
-    factors = k.buffer("factors", (2, lanes), Access.READ)
-    sums = k.buffer("sums", (chains, lanes), Access.WRITE)
-    a, b = (factors.load((row, 0), lanes) for row in range(2))
-    acc = k.register("acc", lanes, (chains,))
-    with k.loop("round", 0, PEAK_ROUNDS):
-        for chain in range(chains):
-            value = acc[(chain,)]
-            acc[(chain,)] = k.fma(value, a, b) if target.has_fma else value * a + b
-    for chain in range(chains):
-        sums.store((chain, 0), acc[(chain,)])
-    kernel = k.build()
-    check_kernel(kernel)
-    return kernel, 2 * lanes * chains * PEAK_ROUNDS
+    return 2 * peak.macs / timing.best
 
 
 def _entry(compiled: CompiledUnit, native: Native) -> BoundEntry:

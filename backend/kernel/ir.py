@@ -11,8 +11,10 @@ All arithmetic is float32 on vectors of `lanes` elements; loads from i32 buffers
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 
 
@@ -254,6 +256,11 @@ class Kernel:
     name: str
     buffers: tuple[Buffer, ...]
     body: tuple[Statement, ...]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short text that equal kernels share and no others."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
     def buffer(self, name: str) -> Buffer:
         return next(b for b in self.buffers if b.name == name)
