@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnc.bench import measured_peak, measure
+from cnnc.bench import measure, measured_peak
 from cnnc.compiler import find_target
 from tests.cli.conftest import Cnnc
 
