@@ -115,6 +115,17 @@ class _Place:
     column: Coordinate
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a tile while they are accumulated: the registers, where the tile stands, what it covers."""
+
+    acc: Tile
+    place: _Place
+    rows: tuple[int, ...]
+    run: Run
+    block: _Block
+
+
 class _Direct:
     """Writes one direct contraction."""
 
@@ -187,83 +198,64 @@ class _Direct:
                 self._tile(_Place(place.image, place.group, place.row, column), run, block)
 
     def _tile(self, place: _Place, run: Run, block: _Block) -> None:
+        """Accumulate one tile and finish it. Padded rows reach differently far and go one by one."""
         acc = self.k.register("acc", self.lanes, (self.rows, run.pixels, len(block.vectors)))
-        if self.shape.overhangs(0):
-            for row in range(self.rows):
-                self._accumulate(acc, place, (row,), run, block)
-        else:
-            self._accumulate(acc, place, tuple(range(self.rows)), run, block)
+        all_rows = tuple(range(self.rows))
+        for rows in ((row,) for row in all_rows) if self.shape.overhangs(0) else (all_rows,):
+            self._accumulate(_Part(acc, place, rows, run, block))
         epilogue = Epilogue(self.k, self.region, self.arguments)
         for number, (vector, count) in enumerate(block.vectors):
             channel = block.number * block.size + place.group * self.shape.maps + vector * self.lanes
             values: dict[Point, Vec] = {
                 point(place.image, channel, place.row + row, place.column + j): acc[row, j, number]
-                for row in range(self.rows)
+                for row in all_rows
                 for j in range(run.pixels)
             }
             epilogue.finish(values, count)
 
-    def _accumulate(self, acc: Tile, place: _Place, rows: tuple[int, ...], run: Run, block: _Block) -> None:
-        """Add all taps and channels to the accumulators of these rows of the tile."""
-        shape, first = self.shape, place.row + rows[0]
+    def _accumulate(self, part: _Part) -> None:
+        """Add all taps and channels."""
+        shape = self.shape
         if not shape.overhangs(0):
             with self.k.once_or_loop("r", shape.kernel[0]) as r:
-                self._taps(acc, place, rows, r, run, block)
+                self._taps(part, r)
             return
         if shape.dilation[0] != 1:
             raise UnsupportedError("a dilated convolution with padded rows has no kernel of its own")
-        above = shape.origin[0] - first * shape.stride[0]
+        above = shape.origin[0] - (part.place.row + part.rows[0]) * shape.stride[0]
         with self.k.loop("r", (0, above), (shape.kernel[0], above + shape.source[0])) as r:
-            self._taps(acc, place, rows, r, run, block)
+            self._taps(part, r)
 
-    def _taps(
-        self, acc: Tile, place: _Place, rows: tuple[int, ...], r: Affine, run: Run, block: _Block
-    ) -> None:
+    def _taps(self, part: _Part, r: Affine) -> None:
         """The columns of the filter: all at once for few channels, else one by one, by a loop where every
         tap reaches all."""
-        taps = [(affine(s), reach) for s, reach in enumerate(run.reach) if reach]
+        taps = [(affine(s), reach) for s, reach in enumerate(part.run.reach) if reach]
         if self.shape.channels <= STRAIGHT_CHANNELS:
             for channel in range(self.shape.channels):
-                self._step(acc, place, rows, r, taps, block, affine(channel))
+                self._step(part, r, taps, affine(channel))
             return
-        if run.reaches_all and len(taps) > 1:
+        if part.run.reaches_all and len(taps) > 1:
             with self.k.loop("s", 0, len(taps)) as s:
-                self._channels(acc, place, rows, r, (s, taps[0][1]), block)
+                self._channels(part, r, (s, taps[0][1]))
             return
         for tap in taps:
-            self._channels(acc, place, rows, r, tap, block)
+            self._channels(part, r, tap)
 
-    def _channels(
-        self, acc: Tile, place: _Place, rows: tuple[int, ...], r: Affine, tap: _Tap, block: _Block
-    ) -> None:
-        self.k.unrolled(
-            "c", self.shape.channels, 2, lambda c: self._step(acc, place, rows, r, [tap], block, c)
-        )
+    def _channels(self, part: _Part, r: Affine, tap: _Tap) -> None:
+        self.k.unrolled("c", self.shape.channels, 2, lambda c: self._step(part, r, [tap], c))
 
-    def _step(
-        self,
-        acc: Tile,
-        place: _Place,
-        rows: tuple[int, ...],
-        r: Affine,
-        taps: Sequence[_Tap],
-        block: _Block,
-        channel: Affine,
-    ) -> None:
+    def _step(self, part: _Part, r: Affine, taps: Sequence[_Tap], channel: Affine) -> None:
         """The FMAs of one channel and one row of the filter. Each source element is broadcast once, for all
         the taps and pixels that meet there: loaded again it would be kept in a register, and spill."""
-        shape = self.shape
+        shape, place, acc = self.shape, part.place, part.acc
         meeting: dict[Affine, list[tuple[int, list[Vec]]]] = {}
         for s, reach in taps:
-            weights = [
-                self.weights.load(place.group, block.number, block.size, (r, s), channel, vector, count)
-                for vector, count in block.vectors
-            ]
+            weights = self._weights(part, (r, s), channel)
             for j in reach:
                 column = s * shape.dilation[1] + (j * shape.stride[1] - shape.origin[1])
                 meeting.setdefault(column, []).append((j, weights))
         source_channel = channel + place.group * shape.channels
-        for row in rows:
+        for row in part.rows:
             y = (place.row + row) * shape.stride[0] + r * shape.dilation[0] - shape.origin[0]
             for column in sorted(meeting, key=lambda c: c.constant):
                 x = place.column * shape.stride[1] + column
@@ -272,3 +264,11 @@ class _Direct:
                 for j, weights in meeting[column]:
                     for number, weight in enumerate(weights):
                         acc[row, j, number] = self.k.fma(value, weight, acc[row, j, number])
+
+    def _weights(self, part: _Part, tap: tuple[Affine, Affine], channel: Affine) -> list[Vec]:
+        """The vectors of weights of a block of maps, for a tap and channel."""
+        block, group = part.block, part.place.group
+        return [
+            self.weights.load(group, block.number, block.size, tap, channel, vector, count)
+            for vector, count in block.vectors
+        ]
