@@ -28,6 +28,11 @@ def version() -> str:
 
 def has_assembler(target: Target) -> bool:
     """Whether assembly text in a module can become object code: LLVM has this machine's assembler only."""
+    return is_own_architecture(target)
+
+
+def is_own_architecture(target: Target) -> bool:
+    """Whether this machine's processor is of the target's kind, whatever instructions it lacks."""
     return _architecture(target.triple) == _architecture(llvm.get_process_triple())
 
 

@@ -50,4 +50,4 @@ def _unit(source: Source, train: bool) -> CompiledUnit:
 
 
 def _load(compiled: CompiledUnit, cache: ObjectCache) -> Native:
-    return Native(compiled.unit, max(c.plan.arena_bytes for c in compiled.compilations), 1, cache)
+    return Native(compiled.unit, compiled.workspace_bytes, 1, cache)

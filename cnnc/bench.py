@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cnnc.backend.cache import ObjectCache, default_directory
 from cnnc.backend.emit import emit_kernel, kernel_symbol
 from cnnc.backend.kernels.fma_peak import fma_peak
 from cnnc.backend.llvm import CodeGenerator, Jit
 from cnnc.backend.target import Target
 from cnnc.bound import BoundEntry, random_feeds
+from cnnc.compiler import load_native
 from cnnc.native import Native, address
 from cnnc.passes.append_updates import LEARNING_RATE, AppendUpdates
 from cnnc.passes.set_batch import SetBatch
@@ -67,8 +67,7 @@ def benchmark(
 ) -> Benchmark:
     """Time a run or a training step for about that many seconds, then the machine's peak."""
     compiled = (training_unit if train else inference_unit)(source, batch, target)
-    workspace = max(c.plan.arena_bytes for c in compiled.compilations)
-    native = Native(compiled.unit, workspace, threads, ObjectCache(default_directory()))
+    native = load_native(compiled, threads)
     stage = AppendUpdates.name if train else SetBatch.name
     return Benchmark(
         name=source.name,

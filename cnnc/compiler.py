@@ -33,7 +33,7 @@ def compile(
     source.check_runnable()
     arrays = source.weights(weights)
     compiled = inference_unit(source, batch, find_target(target))
-    return Model(compiled, arrays, _loaded(compiled, threads, cache))
+    return Model(compiled, arrays, load_native(compiled, threads, cache))
 
 
 def compile_training(
@@ -48,7 +48,7 @@ def compile_training(
     source = net if isinstance(net, Source) else source_of(net)
     arrays = source.weights(weights)
     compiled = training_unit(source, batch, find_target(target))
-    return Trainer(compiled, arrays, _loaded(compiled, threads, cache))
+    return Trainer(compiled, arrays, load_native(compiled, threads, cache))
 
 
 def find_target(name: str) -> Target:
@@ -56,7 +56,7 @@ def find_target(name: str) -> Target:
     return named_target(name, llvm.host())
 
 
-def _loaded(compiled: CompiledUnit, threads: int, cache: bool) -> Native:
+def load_native(compiled: CompiledUnit, threads: int, cache: bool = True) -> Native:
+    """The unit in this process; see `compile` for `threads` and `cache`."""
     directory: Path | None = default_directory() if cache else None
-    workspace = max(c.plan.arena_bytes for c in compiled.compilations)
-    return Native(compiled.unit, workspace, threads, ObjectCache(directory))
+    return Native(compiled.unit, compiled.workspace_bytes, threads, ObjectCache(directory))

@@ -26,10 +26,7 @@ class Model:
         self.compiled, self.native = compiled, native
         self.batch = compiled.batch
         self.inputs = {v.name: v.type.shape[1:] for v in plan.graph.inputs}
-        self.outputs = {
-            v.name: out.type.shape[1:]
-            for v, out in zip(compiled.main.stages[0].graph.outputs, plan.graph.outputs, strict=True)
-        }
+        self.outputs = {name: value.type.shape[1:] for name, value in compiled.outputs}
         self._params = pack_params(plan, compiled.first_params(weights))
         self._run = native.function("run", len(self.inputs) + len(self.outputs) + 3)
         self._tail = (address(self._params), address(native.workspace), native.pool)

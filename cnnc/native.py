@@ -54,7 +54,7 @@ def _destroy_pool(destroy: Function, pool: int, jit: llvm.Jit) -> None:
 def _check_runs_here(unit: Unit) -> None:
     host, target = llvm.host(), unit.target
     missing = [f for f in target.features if f not in llvm.host_features()]
-    if host.triple.split("-")[0] != target.triple.split("-")[0]:
+    if not llvm.is_own_architecture(target):
         raise UnsupportedError(f"code for {target.name} does not run on this machine ({host.triple})")
     if missing and host.name != target.name:
         raise UnsupportedError(f"this CPU lacks {', '.join(missing)}, which the target {target.name} needs")

@@ -124,9 +124,8 @@ def _check_place(path: str | Path, header: Path | None) -> None:
 
 def _check_links_here(target: Target, emit: Emit) -> None:
     """The C compiler links for this machine's kind of processor only."""
-    host = llvm.host()
-    if host.triple.split("-")[0] != target.triple.split("-")[0]:
+    if not llvm.is_own_architecture(target):
         raise UnsupportedError(
-            f"a {emit.value} for {target.name} cannot be linked on {host.triple}; "
+            f"a {emit.value} for {target.name} cannot be linked on {llvm.host().triple}; "
             "use --emit static, object, llvm or asm"
         )

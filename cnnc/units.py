@@ -34,17 +34,21 @@ class CompiledUnit:
     def main(self) -> Compilation:
         return self.compilations[0]
 
+    @property
+    def workspace_bytes(self) -> int:
+        """What the largest of the entries needs; they run one at a time."""
+        return max(c.plan.arena_bytes for c in self.compilations)
+
     def interface(self, has_builtin_params: bool) -> Interface:
         """What a C caller must know."""
         plan = self.main.plan
-        workspace = max(c.plan.arena_bytes for c in self.compilations)
         return Interface(
             name=self.unit.name,
             inputs=tuple(_port(v, self.source) for v in plan.graph.inputs),
-            outputs=tuple(Port(n, v.type.dtype, v.type.shape) for n, v in self._outputs()),
+            outputs=tuple(Port(n, v.type.dtype, v.type.shape) for n, v in self.outputs),
             weights=weight_table((p.name, p.type.shape) for p in self.source.graph.params),
             param_bytes=plan.param_bytes,
-            workspace_bytes=workspace,
+            workspace_bytes=self.workspace_bytes,
             train=self.train,
             target=self.unit.target.name,
             batch=self.batch,
@@ -55,7 +59,8 @@ class CompiledUnit:
             schedule=self.source.optimizer.schedule if self.train else "constant",
         )
 
-    def _outputs(self) -> list[tuple[str, Value]]:
+    @property
+    def outputs(self) -> list[tuple[str, Value]]:
         """The plan's outputs under the names the graph gave them."""
         names = [v.name for v in self.main.stages[0].graph.outputs]
         return list(zip(names, self.main.plan.graph.outputs, strict=True))

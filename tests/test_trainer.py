@@ -41,7 +41,7 @@ def trainer_of(net: Network, batch: int, cache: ObjectCache, threads: int = 1) -
     """A trainer that forks at every kernel."""
     source = source_of(net)
     compiled = training_unit(source, batch, replace(host(), fork_flops=0))
-    workspace = max(c.plan.arena_bytes for c in compiled.compilations)
+    workspace = compiled.workspace_bytes
     return Trainer(compiled, source.weights(None), Native(compiled.unit, workspace, threads, cache))
 
 

@@ -54,10 +54,6 @@ class Layout:
     def blocked_axis(self) -> int | None:
         return string.ascii_lowercase.index(self.tag[-1]) if self.block > 1 else None
 
-    @property
-    def is_row_major(self) -> bool:
-        return self.axes == tuple(range(len(self.axes))) and self.block == 1
-
     def physical_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in memory of a tensor of logical `shape`, padding included."""
         dims = [-(-shape[a] // self.block) if a == self.blocked_axis else shape[a] for a in self.axes]

@@ -16,8 +16,6 @@ from cnnc.ir.types import Array, TensorType
 if TYPE_CHECKING:
     from cnnc.ir.graph import Value
 
-Attribute = "bool | int | float | str | tuple[int, ...] | tuple[float, ...] | Graph"
-
 
 class Trait(enum.Enum):
     """What passes may rely on."""
