@@ -35,6 +35,9 @@ from cnnc.backend.kernel.ir import (
 )
 from cnnc.backend.target import Target
 
+SCRATCH = "%scratch"
+"""The parameter that holds a thread's scratch memory. Names of kernels end otherwise, so none is it."""
+
 
 def kernel_symbol(kernel: Kernel) -> str:
     """The name of a kernel's function, which equal kernels share."""
@@ -71,8 +74,9 @@ def iterations(kernel: Kernel) -> int:
 
 
 def emit_kernel(kernel: Kernel, target: Target, linkage: str = "") -> str:
-    """`void @symbol(ptr buffers..., i64 begin, i64 end)`, which runs those iterations of the parallel
-    nest, and `@symbol.task(ptr buffers, i64 begin, i64 end)`, the same for the fork-join pool."""
+    """`void @symbol(ptr arguments..., i64 begin, i64 end, ptr scratch)`, which runs those iterations of
+    the parallel nest, and `@symbol.task(ptr arguments, i64 begin, i64 end, ptr scratch)`, the same for the
+    fork-join pool. `scratch` is the calling thread's; null will do for a kernel without scratch buffers."""
     return _Emitter(kernel, target).function(kernel_symbol(kernel), linkage)
 
 
@@ -101,10 +105,11 @@ class _Emitter:
         self.instructions = Instructions(target, self.define, self.do)
 
     def function(self, symbol: str, linkage: str) -> str:
-        names = [_buffer(b.name) for b in self.kernel.buffers]
-        parameters = ", ".join([*(f"ptr noalias {n}" for n in names), "i64 %begin", "i64 %end"])
+        names = [_buffer(b.name) for b in self.kernel.arguments]
         loops, body = parallel_nest(self.kernel)
         self._open(frozenset())
+        for name, offset in self.kernel.scratch_offsets.items():
+            self.do(f"{_buffer(name)} = getelementptr i8, ptr {SCRATCH}, i64 {offset}")
         if loops:
             self._parallel(loops, body)
         else:
@@ -112,6 +117,8 @@ class _Emitter:
         self.do("ret void")
         text = "\n".join(_flattened(self.lines))
         head = f"define {linkage} void @{symbol}".replace("  ", " ")
+        buffers = [f"ptr noalias {n}" for n in (*names, SCRATCH)]
+        parameters = ", ".join([*buffers[:-1], "i64 %begin", "i64 %end", buffers[-1]])
         return f"{head}({parameters}) nounwind {{\nentry:\n{text}\n}}\n\n{_task(symbol, linkage, names)}"
 
     def define(self, text: str, into: list[str] | None = None) -> str:
@@ -355,10 +362,11 @@ def _flattened(lines: Iterable[str | list[str]]) -> Iterator[str]:
 
 def _task(symbol: str, linkage: str, names: Sequence[str]) -> str:
     """The same kernel for the pool: its buffers come in an array of pointers."""
-    lines = [f"define {linkage} void @{symbol}.task(ptr %buffers, i64 %begin, i64 %end) nounwind {{"]
+    parameters = f"(ptr %buffers, i64 %begin, i64 %end, ptr {SCRATCH})"
+    lines = [f"define {linkage} void @{symbol}.task{parameters} nounwind {{"]
     for i, name in enumerate(names):
         lines.append(f"  {name}.at = getelementptr ptr, ptr %buffers, i64 {i}")
         lines.append(f"  {name} = load ptr, ptr {name}.at")
-    arguments = ", ".join([*(f"ptr {n}" for n in names), "i64 %begin", "i64 %end"])
+    arguments = ", ".join([*(f"ptr {n}" for n in names), "i64 %begin", "i64 %end", f"ptr {SCRATCH}"])
     lines += [f"  tail call void @{symbol}({arguments})", "  ret void", "}", ""]
     return "\n".join(lines)

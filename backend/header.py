@@ -188,15 +188,14 @@ def _wrapped(head: str, arguments: list[str]) -> str:
 def _weight_calls(interface: Interface) -> str:
     table = "\n".join(f"  {w.offset:>9}  {w.name} {shape_text(w.shape)}" for w in interface.weights)
     about = f"All weights as floats, row-major, one tensor after the other; offsets in floats:\n{table}\n\n"
-    about += "pack writes a parameter block from them, unpack gives them back."
-    if interface.train:
-        about += " Optimizer state is left as it is."
+    about += "pack writes a parameter block from them"
+    about += ", with the optimizer's first state; unpack gives them back." if interface.train else "."
     name = interface.name
     lines = [
         _comment(about),
-        f"void {name}_pack(const float *weights, void *params);",
-        f"void {name}_unpack(const void *params, float *weights);\n",
+        f"void {name}_pack(const float *weights, void *params, void *workspace);",
     ]
+    lines += [f"void {name}_unpack(const void *params, float *weights);\n"] if interface.train else [""]
     if interface.has_builtin_params:
         meaning = "Initial weights and optimizer state" if interface.train else "The network's weights"
         lines += [

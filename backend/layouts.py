@@ -15,6 +15,7 @@ from cnnc.backend.target import Target
 from cnnc.ir.layout import CHANNELS_LAST, Layout, row_major
 from cnnc.ir.op import Op
 from cnnc.ir.types import TensorType
+from cnnc.ops.concat import Concat, Slice
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.dense import Dense, DenseInputGrad, DenseWeightGrad
 from cnnc.ops.elementwise import Elementwise
@@ -23,11 +24,16 @@ from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
 from cnnc.ops.reduce import Sum
 from cnnc.ops.shape import Crop2d, Dilate2d, Pad2d, Relayout
 from cnnc.ops.softmax import Softmax, SoftmaxGrad
+from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.passes.assign_layouts import LayoutRule, Tensors, first_full
 
 CHANNEL_OPS = (
     MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad, Softmax, SoftmaxGrad, Pad2d, Crop2d, Dilate2d,
+    Concat, Slice,
 )  # fmt: skip
+
+MANY_PIXELS = 64
+"""As many as any register tile holds: what a contraction with tiles from several rows and images has."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class LayoutRules:
             return LayoutRule((Layout(op.source),), (Layout(op.target),))
         if isinstance(op, Conv2d | Conv2dInputGrad | Conv2dWeightGrad):
             return self._convolution(op, tensors)
+        if isinstance(op, WinogradWeights | WinogradConv2d | WinogradWeightGrad):
+            return self._winograd(op, tensors)
         if isinstance(op, Dense | DenseInputGrad | DenseWeightGrad):
             return self._dense(op, tensors)
         if isinstance(op, Sum):
@@ -85,6 +93,23 @@ class LayoutRules:
         dy, dw = tensors.operands[0], tensors.results[0]
         weights = self.packed("acdb", 0, dw.shape[0], op.groups, dy.shape[3])
         return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (weights,))
+
+    def _winograd(
+        self, op: WinogradWeights | WinogradConv2d | WinogradWeightGrad, tensors: Tensors
+    ) -> LayoutRule:
+        """Weights in blocks of maps that suit long rows of tiles, whatever the size of the layer."""
+        if isinstance(op, WinogradConv2d):
+            return LayoutRule((CHANNELS_LAST, self._transformed(tensors.operands[1])), (CHANNELS_LAST,))
+        if isinstance(op, WinogradWeightGrad):
+            dw = self.packed("acdb", 0, tensors.results[0].shape[0], 1, MANY_PIXELS)
+            return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (dw,))
+        order, axis = ("bcda", 1) if op.flipped else ("acdb", 0)
+        w = self.packed(order, axis, tensors.operands[0].shape[axis], 1, MANY_PIXELS)
+        return LayoutRule((w,), (self._transformed(tensors.results[0]),))
+
+    def _transformed(self, u: TensorType) -> Layout:
+        """Of u [P,C,K] for Winograd convolutions."""
+        return self.packed("acb", 2, u.shape[2], 1, MANY_PIXELS)
 
     def _dense(self, op: Dense | DenseInputGrad | DenseWeightGrad, tensors: Tensors) -> LayoutRule:
         """The weights' inner axes lie in the order in which x has them."""

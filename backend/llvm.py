@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import llvmlite.binding as llvm
@@ -111,7 +112,7 @@ def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
 class Jit:
     """Object code of this process: functions by name, alive as long as the object."""
 
-    def __init__(self, target: Target, objects: list[bytes]) -> None:
+    def __init__(self, target: Target, objects: Sequence[bytes]) -> None:
         machine = _machine(replace(target, triple=llvm.get_process_triple()))
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         for code in objects:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from cnnc.backend.kernel.ir import Kernel
+from cnnc.backend.kernel.ir import Kernel, aligned_scratch
 from cnnc.backend.kernels.registry import Proof, proven_kernel
 from cnnc.backend.kernels.site import Site, Tensor
 from cnnc.backend.target import Target
@@ -50,6 +50,21 @@ class Program:
         """Each kernel once, in the order of first use."""
         return unique_kernels(self.calls)
 
+    @cached_property
+    def scratch_bytes(self) -> int:
+        """Scratch memory of each thread: what the most demanding of the kernels needs."""
+        return max((kernel.scratch_bytes for kernel in self.kernels), default=0)
+
+    @property
+    def scratch_offset(self) -> int:
+        """Where in the workspace the calling thread's scratch memory begins: behind the arena."""
+        return aligned_scratch(self.plan.arena_bytes)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """The arena, and the calling thread's scratch memory."""
+        return self.scratch_offset + self.scratch_bytes if self.scratch_bytes else self.plan.arena_bytes
+
 
 def unique_kernels(calls: Iterable[Call]) -> tuple[Kernel, ...]:
     return tuple(dict.fromkeys(call.kernel for call in calls))
@@ -73,22 +88,19 @@ def lower(plan: Plan, target: Target) -> Program:
     return Program(plan, target, tuple(calls))
 
 
-def lower_packing(plan: Plan, weights: Iterable[Value], target: Target, unpack: bool) -> tuple[Call, ...]:
-    """Calls that copy weights, row-major and concatenated, into the param block; or back for `unpack`.
-
-    The concatenation is what the calls know as input 0 (or output 0).
-    """
+def lower_unpacking(plan: Plan, weights: Iterable[Value], target: Target) -> tuple[Call, ...]:
+    """Calls that copy weights out of the param block, row-major and one behind the other: what the calls
+    know as output 0."""
     calls, offset = [], 0
     for value in weights:
-        outside = Tensor(value.type, row_major(value.type.rank))
-        inside = Tensor(value.type, plan.layout(value))
-        source, target_tensor = (inside, outside) if unpack else (outside, inside)
-        op = Relayout(source.layout.tag, target_tensor.layout.tag)
-        kernel, proof = proven_kernel(Site(op, (source,), (target_tensor,), target))
-        space = Space.OUTPUT if unpack else Space.INPUT
-        file_place = Placement(space, offset, value.type.nbytes)
-        places = (plan.placement(value), file_place) if unpack else (file_place, plan.placement(value))
-        calls.append(Call(kernel, proof, places, 0))
+        inside, outside = (
+            Tensor(value.type, plan.layout(value)),
+            Tensor(value.type, row_major(value.type.rank)),
+        )
+        op = Relayout(inside.layout.tag, outside.layout.tag)
+        kernel, proof = proven_kernel(Site(op, (inside,), (outside,), target))
+        place = Placement(Space.OUTPUT, offset, value.type.nbytes)
+        calls.append(Call(kernel, proof, (plan.placement(value), place), 0))
         offset += value.type.nbytes
     return tuple(calls)
 

@@ -35,6 +35,7 @@ POOL_FIELDS = (
     ("count", "i64"),
     ("task", "ptr"),  # null tells the workers to leave
     ("args", "ptr"),
+    ("scratch", "ptr"),  # of the workers, one behind the other, allocated behind the seats
     ("seats", "[0 x %$p.seat]"),  # one per thread, allocated behind the pool; the caller's, 0, is empty
 )
 """The pool's structure: `$name` is a field's index in the texts below."""
@@ -50,12 +51,19 @@ declare i32 @pthread_join($word, ptr)
 """
 
 ALLOCATE = """\
-; A pool of the calling thread alone, with seats for `seats` threads; null if there is no memory.
+; A pool of the calling thread alone, with seats for `seats` threads and scratch memory for all but the
+; caller; null if there is no memory.
 define internal ptr @$p.allocate(i32 %seats) nounwind {
 entry:
   %memory = alloca ptr
   %end = getelementptr %$p.pool, ptr null, i32 0, i32 $seats, i32 %seats
-  %bytes = ptrtoint ptr %end to $word
+  %filled = ptrtoint ptr %end to $word
+  %over = add $word %filled, $last_of_line
+  %offset = and $word %over, -$line_bytes
+  %workers = sub i32 %seats, 1
+  %first = inttoptr $word %offset to ptr
+  %beyond = getelementptr [$scratch_bytes x i8], ptr %first, i32 %workers
+  %bytes = ptrtoint ptr %beyond to $word
   %memory_error = call i32 @posix_memalign(ptr %memory, $word $line_bytes, $word %bytes)
   %has_memory = icmp eq i32 %memory_error, 0
   br i1 %has_memory, label %fill, label %fail
@@ -66,6 +74,9 @@ fill:
   %done = getelementptr %$p.pool, ptr %pool, i32 0, i32 $done
   %threads_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $threads
   store i32 1, ptr %threads_at
+  %scratch_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $scratch
+  %scratch = getelementptr i8, ptr %pool, $word %offset
+  store ptr %scratch, ptr %scratch_at
   %start_error = call i32 @$p.make_gate(ptr %start)
   %done_error = call i32 @$p.make_gate(ptr %done)
   %error = or i32 %start_error, %done_error
@@ -187,7 +198,7 @@ end:
 
 SHARE = """\
 ; Runs chunk `index` of the current task: count * index / threads .. count * (index + 1) / threads.
-define internal void @$p.share(ptr %pool, i32 %index) nounwind {
+define internal void @$p.share(ptr %pool, i32 %index, ptr %scratch) nounwind {
 entry:
   %threads_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $threads
   %count_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $count
@@ -207,7 +218,7 @@ entry:
   br i1 %is_empty, label %shared, label %run
 
 run:
-  call void %task(ptr %args, i64 %begin, i64 %end)
+  call void %task(ptr %args, i64 %begin, i64 %end, ptr %scratch)
   br label %shared
 
 shared:
@@ -216,9 +227,10 @@ shared:
 """
 
 PARALLEL = """\
-; Runs task(args, begin, end) over 0..count, split over the pool's threads; returns when all is done.
+; Runs task(args, begin, end, scratch) over 0..count, split over the pool's threads, of which the calling
+; one has `scratch` and each other its own; returns when all is done.
 ; Without a pool the calling thread runs all of it. Not inlined, lest each kernel's body be there twice.
-define internal void @${p}_parallel(ptr %pool, ptr %task, ptr %args, i64 %count) nounwind noinline {
+define internal void @${p}_parallel(ptr %pool, ptr %task, ptr %args, i64 %count, ptr %scratch) nounwind noinline {
 entry:
   %has_pool = icmp ne ptr %pool, null
   br i1 %has_pool, label %measure, label %alone
@@ -231,7 +243,7 @@ measure:
   br i1 %has_workers, label %fork, label %alone
 
 alone:
-  call void %task(ptr %args, i64 0, i64 %count)
+  call void %task(ptr %args, i64 0, i64 %count, ptr %scratch)
   ret void
 
 fork:
@@ -247,7 +259,7 @@ fork:
   store atomic i32 %workers, ptr %pending monotonic, align 4
   %seen = load atomic i32, ptr %done monotonic, align 4
   call void @$p.open(ptr %start)
-  call void @$p.share(ptr %pool, i32 0)
+  call void @$p.share(ptr %pool, i32 0, ptr %scratch)
   call i32 @$p.wait(ptr %done, i32 %seen)
   ret void
 }
@@ -264,6 +276,10 @@ entry:
   %done = getelementptr %$p.pool, ptr %pool, i32 0, i32 $done
   %pending = getelementptr %$p.pool, ptr %pool, i32 0, i32 $pending
   %task_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $task
+  %scratch_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $scratch
+  %all_scratch = load ptr, ptr %scratch_at
+  %place = sub i32 %index, 1
+  %scratch = getelementptr [$scratch_bytes x i8], ptr %all_scratch, i32 %place
   br label %idle
 
 idle:
@@ -274,7 +290,7 @@ idle:
   br i1 %has_task, label %work, label %leave
 
 work:
-  call void @$p.share(ptr %pool, i32 %index)
+  call void @$p.share(ptr %pool, i32 %index, ptr %scratch)
   %unfinished = atomicrmw sub ptr %pending, i32 1 acq_rel, align 4
   %is_last = icmp eq i32 %unfinished, 1
   br i1 %is_last, label %report, label %idle
@@ -291,7 +307,7 @@ leave:
 PARTS = (TYPES, ALLOCATE, HIRE, CREATE, DESTROY, SHARE, PARALLEL, WORKER)
 
 
-def pool_ir(prefix: str, pointer_bits: int = 64, spins: int = SPINS) -> str:
+def pool_ir(prefix: str, pointer_bits: int = 64, spins: int = SPINS, scratch_bytes: int = 0) -> str:
     """The pool's types and functions, without target lines. `prefix` is a C identifier.
 
     Exported, for C:
@@ -302,12 +318,13 @@ def pool_ir(prefix: str, pointer_bits: int = 64, spins: int = SPINS) -> str:
 
     Internal, for kernels:
 
-        void @P_parallel(ptr pool, ptr task, ptr args, i64 count)
+        void @P_parallel(ptr pool, ptr task, ptr args, i64 count, ptr scratch)
 
-    calls `void task(ptr args, i64 begin, i64 end)` on every thread t with the range
+    calls `void task(ptr args, i64 begin, i64 end, ptr scratch)` on every thread t with the range
     count * t / threads .. count * (t + 1) / threads unless it is empty, the calling thread being 0,
     and returns when all have returned and their stores can be seen. With a null pool or one thread
-    it is `task(args, 0, count)`. A task must not fork, and a pool serves one fork at a time. A child
+    it is `task(args, 0, count, scratch)`. The calling thread has the `scratch` that it gives, every other
+    one `scratch_bytes` of the pool's own, aligned as cache lines are. A task must not fork, and a pool serves one fork at a time. A child
     process made by fork() has none of the threads and must not touch its parent's pools.
 
     `pointer_bits` is the target's, also of its size_t and pthread_t. `spins` is how often a waiting
@@ -318,6 +335,8 @@ def pool_ir(prefix: str, pointer_bits: int = 64, spins: int = SPINS) -> str:
         "word": f"i{pointer_bits}",
         "gap": LINE_BYTES - 4,
         "line_bytes": LINE_BYTES,
+        "last_of_line": LINE_BYTES - 1,
+        "scratch_bytes": -(-scratch_bytes // LINE_BYTES) * LINE_BYTES,
         "max_threads": MAX_THREADS,
     }
     fields = {name: index for index, (name, _) in enumerate(POOL_FIELDS) if name != "gap"}

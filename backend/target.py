@@ -18,7 +18,8 @@ class Target:
     """A machine. `cpu` and `features` are LLVM's words, `features` what a CPU must have to run the code.
 
     `lanes` is float32 elements of a vector register, `registers` how many there are, `fma_units`
-    vector FMAs started a cycle, `fma_latency` cycles until a result can be used. Cache sizes in bytes.
+    vector FMAs started a cycle, `fma_latency` cycles until a result can be used. Cache sizes in bytes,
+    `memory_bytes_per_cycle` what one core streams from memory in a cycle.
     `fork_flops` is the least work for which waking the other threads pays.
     """
 
@@ -36,6 +37,7 @@ class Target:
     fma_latency: int = 4
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
+    memory_bytes_per_cycle: float = 7.0
     fork_flops: int = 400_000
 
     @property

@@ -3,61 +3,90 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
 
 from benchmarks.compile_time import compile_time
+from benchmarks.contest import Settings
 from benchmarks.convolutions import CONV1X1, CONV3X3, convolution
-from benchmarks.lenet5_image import lenet5_image
-from benchmarks.lenet5_step import lenet5_step
 from benchmarks.machine import describe
+from benchmarks.networks import inference, training
+from benchmarks.progress import Progress
 from benchmarks.render import as_json, rewrite_markdown, show
 from benchmarks.report import Report
+from benchmarks.zoo import BY_NAME, Entry
 from cnnc.errors import CnncError
+from cnnc.files import write_whole
 
 Case = Callable[[], Report]
+NAMES = ("conv3x3", "conv1x1", "compile", "inference", "training")
 
 
-def cases(seconds: float, threads: tuple[int, ...]) -> Mapping[str, tuple[Case, ...]]:
+def cases(
+    entries: Sequence[Entry], threads: Sequence[int], settings: Settings
+) -> Mapping[str, tuple[Case, ...]]:
     """Every measurement by the name `--only` takes, in the order in which they run."""
     return {
-        "conv3x3": (lambda: convolution(CONV3X3, seconds),),
-        "conv1x1": (lambda: convolution(CONV1X1, seconds),),
-        "lenet5-image": (lambda: lenet5_image(seconds),),
+        "conv3x3": (lambda: convolution(CONV3X3, settings.seconds),),
+        "conv1x1": (lambda: convolution(CONV1X1, settings.seconds),),
         "compile": (compile_time,),
-        "lenet5-step": tuple(lambda count=count: lenet5_step(seconds, count) for count in threads),
+        "inference": tuple(lambda count=count: inference(entries, count, settings) for count in threads),
+        "training": tuple(lambda count=count: training(entries, count, settings) for count in threads),
     }
 
 
 @click.command()
-@click.option("--json", "as_data", is_flag=True, help="Print one JSON object instead of tables.")
+@click.option("--only", metavar="CASE,...", default=",".join(NAMES), show_default=True, help="Run these.")
 @click.option(
-    "--only", metavar="CASE,...", help="Run these: conv3x3, conv1x1, lenet5-image, compile, lenet5-step."
+    "--networks", metavar="NET,...", default=",".join(BY_NAME), show_default=True, help="Compare these."
 )
-@click.option("--threads", default="1,2", show_default=True, help="Thread counts of the training step.")
-@click.option("--seconds", default=1.0, show_default=True, help="Time for each contestant of a case.")
+@click.option("--threads", default="1,2", show_default=True, help="Thread counts to compare networks on.")
+@click.option("--seconds", default=1.0, show_default=True, help="Time for each contestant of a network.")
+@click.option(
+    "--compile-limit",
+    metavar="SECONDS",
+    default=300.0,
+    show_default=True,
+    help="The longest that torch.compile may take for a network; 0 leaves it out.",
+)
+@click.option("--json", "data", type=click.Path(path_type=Path), help="Also write all of it, unrounded.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Also rewrite the figures in this file.")
-def main(as_data: bool, only: str | None, threads: str, seconds: float, markdown: Path | None) -> None:
-    """Measure cnnc beside PyTorch, ONNX Runtime and the FMA peak, in one process."""
-    known = cases(seconds, _counts(threads))
-    chosen = only.split(",") if only else list(known)
-    for name in chosen:
-        if name not in known:
-            raise click.BadParameter(f"no case {name!r}; there are {', '.join(known)}")
+def main(
+    only: str,
+    networks: str,
+    threads: str,
+    seconds: float,
+    compile_limit: float,
+    data: Path | None,
+    markdown: Path | None,
+) -> None:
+    """Measure cnnc beside PyTorch, ONNX Runtime, OpenVINO and the FMA peak, in one process."""
+    entries = [BY_NAME[name] for name in _chosen("network", networks, BY_NAME)]
     reports = []
     try:
-        for case in (case for name in chosen for case in known[name]):
-            reports.append(case())
-            if not as_data:
+        with Progress() as progress:
+            known = cases(entries, _counts(threads), Settings(seconds, compile_limit, progress))
+            for case in (case for name in _chosen("case", only, known) for case in known[name]):
+                reports.append(case())
+                progress.rest()
                 show(reports[-1])
+        if data is not None:
+            write_whole(data, as_json(reports, describe()))
         if markdown is not None:
             rewrite_markdown(markdown, reports, describe())
     except CnncError as error:
         sys.exit(f"error: {error}")
-    if as_data:
-        print(as_json(reports, describe()))
+    sys.exit(1 if any(report.failures for report in reports) else 0)
+
+
+def _chosen(what: str, text: str, known: Mapping[str, object]) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in known:
+            raise click.BadParameter(f"no {what} {name!r}; there are {', '.join(known)}")
+    return names
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -6,22 +6,22 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.lenet5 import network
-from benchmarks.lenet5_step import BATCH
 from benchmarks.report import Report
 from benchmarks.rounds import Timing
+from benchmarks.zoo import BY_NAME
 from cnnc.backend import llvm
 from cnnc.backend.cache import ObjectCache
-from cnnc.native import Native
+from cnnc.native import Code, Native
 from cnnc.source import Source, source_of
 from cnnc.units import CompiledUnit, inference_unit, training_unit
 
 REPEATS = 3
+NETWORK, BATCH = "lenet5", 64
 
 
 def compile_time() -> Report:
     """LeNet-5 for inference of one image and for training, each REPEATS times with a fresh cache."""
-    source = source_of(network())
+    source = source_of(BY_NAME[NETWORK].declare(BY_NAME[NETWORK].size))
     _load(inference_unit(source, 1, llvm.host()), ObjectCache(None))  # LLVM starts once a process
     rows = []
     for name, train in (("inference", False), ("training", True)):
@@ -50,4 +50,4 @@ def _unit(source: Source, train: bool) -> CompiledUnit:
 
 
 def _load(compiled: CompiledUnit, cache: ObjectCache) -> Native:
-    return Native(compiled.unit, compiled.workspace_bytes, 1, cache)
+    return Native(Code.of(compiled.unit, compiled.workspace_bytes, cache), 1)

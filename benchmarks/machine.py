@@ -13,7 +13,7 @@ from pathlib import Path
 from cnnc.backend import llvm
 from cnnc.version import VERSION
 
-PACKAGES = ("numpy", "llvmlite", "torch", "onnxruntime")
+PACKAGES = ("numpy", "llvmlite", "torch", "onnxruntime", "openvino")
 
 
 def describe() -> Mapping[str, str]:

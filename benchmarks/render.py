@@ -29,7 +29,7 @@ def show(report: Report) -> None:
     for row in report.rows:
         table.add_row(*map(_text, row))
     console.print(table)
-    for note in _remarks(report):
+    for note in report.notes:
         console.print(f"  {note}", markup=False)
 
 
@@ -43,7 +43,7 @@ def plain(report: Report) -> str:
         )
         for line in cells
     ]
-    return "\n".join([report.title, *(f"  {each}" for each in (*lines, *_remarks(report))), ""])
+    return "\n".join([report.title, *(f"  {each}" for each in (*lines, *report.notes)), ""])
 
 
 def as_json(reports: Sequence[Report], machine: Machine) -> str:
@@ -74,16 +74,8 @@ def _section(report: Report) -> str:
     rule = ["---"] + ["---:"] * (len(report.headers) - 1)
     lines = [report.headers, rule, *(tuple(map(_text, row)) for row in report.rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = "".join(f"- {note}\n" for note in _remarks(report))
+    notes = "".join(f"- {note}\n" for note in report.notes)
     return f"### {report.title}\n\n{table}\n" + (f"\n{notes}" if notes else "")
-
-
-def _remarks(report: Report) -> list[str]:
-    """The notes, below the ratio where there is one."""
-    if "ratio" not in report.figures:
-        return list(report.notes)
-    best, median = report.figures["ratio"], report.figures["ratio_of_medians"]
-    return [f"fastest other / cnnc: {best:.2f} (best), {median:.2f} (median)", *report.notes]
 
 
 def _text(cell: Cell) -> str:

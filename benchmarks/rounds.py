@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 SLICE_SECONDS = 0.05
 """How long a contestant runs before the next has its turn."""
 LEAST_ROUNDS = 5
+PAUSE_SECONDS = 0.01
+"""Before each turn: the threads of the one before, which may spin for a while, fall asleep."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def measure(contestants: Sequence[Contestant], seconds: float) -> list[Timing]:
 
 def _slice(call: Callable[[], object], seconds: list[float]) -> None:
     """One turn. The first call finds the caches as the last contestant left them and does not count."""
+    time.sleep(PAUSE_SECONDS)
     call()
     end = time.perf_counter() + SLICE_SECONDS
     now = 0.0

@@ -59,14 +59,15 @@ def op_site(op: Op, operands: Sequence[Array], target: Target) -> Site:
 
 
 def load_kernel(kernel: Kernel, target: Target, arrays: Sequence[Array]) -> Callable[[], None]:
-    """The whole kernel over these arrays, one per buffer, on one thread."""
+    """The whole kernel over these arrays, one per argument, on one thread."""
     code = CodeGenerator(target).object_code(emit_kernel(kernel, target))
     jit = Jit(target, [code])
     pointers = [ctypes.c_void_p] * len(arrays)
-    prototype = ctypes.CFUNCTYPE(None, *pointers, ctypes.c_int64, ctypes.c_int64)
+    prototype = ctypes.CFUNCTYPE(None, *pointers, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+    scratch = aligned_block(kernel.scratch_bytes)
     function = prototype(jit.address(kernel_symbol(kernel)))
-    arguments = (*(a.ctypes.data for a in arrays), 0, iterations(kernel))
-    held = (jit, tuple(arrays))  # must outlive the function
+    arguments = (*(a.ctypes.data for a in arrays), 0, iterations(kernel), scratch.ctypes.data)
+    held = (jit, tuple(arrays), scratch)  # must outlive the function
 
     def run() -> None:
         function(*arguments)

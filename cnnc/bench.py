@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cnnc.backend.cache import ObjectCache, default_directory
 from cnnc.backend.emit import emit_kernel, kernel_symbol
 from cnnc.backend.kernels.fma_peak import fma_peak
 from cnnc.backend.llvm import CodeGenerator, Jit
 from cnnc.backend.target import Target
 from cnnc.bound import BoundEntry, random_feeds
-from cnnc.compiler import load_native
-from cnnc.native import Native, address
+from cnnc.native import Code, Native, address
 from cnnc.passes.append_updates import LEARNING_RATE, AppendUpdates
 from cnnc.passes.set_batch import SetBatch
 from cnnc.source import Source
@@ -67,7 +67,8 @@ def benchmark(
 ) -> Benchmark:
     """Time a run or a training step for about that many seconds, then the machine's peak."""
     compiled = (training_unit if train else inference_unit)(source, batch, target)
-    native = load_native(compiled, threads)
+    code = Code.of(compiled.unit, compiled.workspace_bytes, ObjectCache(default_directory()))
+    native = Native(code, threads)
     stage = AppendUpdates.name if train else SetBatch.name
     return Benchmark(
         name=source.name,
@@ -97,12 +98,12 @@ def measured_peak(target: Target) -> float:
     """FLOP/s of one thread whose registers alone are busy."""
     peak = fma_peak(target)
     code = Jit(target, [CodeGenerator(target).object_code(emit_kernel(peak.kernel, target))])
-    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2)(
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2, ctypes.c_void_p)(
         code.address(kernel_symbol(peak.kernel))
     )
     factors = np.full((2, target.lanes), 0.5, np.float32)  # zeros would draw less power, and raise the clock
     sums = np.zeros((peak.chains, target.lanes), np.float32)
-    timing = measure(lambda: function(address(factors), address(sums), 0, 1), PEAK_SECONDS)
+    timing = measure(lambda: function(address(factors), address(sums), 0, 1, None), PEAK_SECONDS)
     return 2 * peak.macs / timing.best
 
 
@@ -111,5 +112,6 @@ def _entry(compiled: CompiledUnit, native: Native) -> BoundEntry:
     graph, classes = compiled.main.plan.graph, compiled.source.classes
     feeds = random_feeds(graph.inputs, np.random.default_rng(0), classes)
     feeds[LEARNING_RATE] = np.zeros((), np.float32)
-    params = compiled.first_params(compiled.source.initial_weights())
-    return BoundEntry(native, "step" if compiled.train else "run", compiled.main.plan, feeds, params)
+    plan = compiled.main.plan
+    block = native.packed(compiled.given(compiled.source.initial_weights()), plan.param_bytes)
+    return BoundEntry(native, "step" if compiled.train else "run", plan, feeds, block)

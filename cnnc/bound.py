@@ -10,23 +10,22 @@ from cnnc.ir.graph import Value
 from cnnc.ir.plan import Plan
 from cnnc.ir.types import Array
 from cnnc.native import Native, address
-from cnnc.params import pack_params
 
 
 class BoundEntry:
     """`entry()` runs `name_suffix` of a unit, made from `plan`, on arrays of its own.
 
-    `feeds` and `params` give every input and param by name; `outputs` holds the results, in the
+    `feeds` gives every input by name, `block` is the param block; `outputs` holds the results, in the
     order of the plan's outputs, after each call.
     """
 
     def __init__(
-        self, native: Native, suffix: str, plan: Plan, feeds: Mapping[str, Array], params: Mapping[str, Array]
+        self, native: Native, suffix: str, plan: Plan, feeds: Mapping[str, Array], block: Array
     ) -> None:
         graph = plan.graph
         self._inputs = [np.array(feeds[v.name], v.type.numpy).reshape(v.type.shape) for v in graph.inputs]
         self.outputs = [np.zeros(v.type.shape, v.type.numpy) for v in graph.outputs]
-        self._block = pack_params(plan, params)
+        self._block = block
         self._native = native
         arrays = (*self._inputs, *self.outputs, self._block, native.workspace)
         self._arguments = (*map(address, arrays), native.pool)

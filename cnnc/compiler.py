@@ -7,13 +7,15 @@ from pathlib import Path
 from cnnc.backend import llvm
 from cnnc.backend.cache import ObjectCache, default_directory
 from cnnc.backend.target import Target, named_target
+from cnnc.executable import Executable, Request, executable
 from cnnc.frontend.network import Network
 from cnnc.ir.graph import Graph
 from cnnc.model import Model
-from cnnc.native import Native
+from cnnc.native import Code, Native
+from cnnc.passes.choose_algorithms import Preferences
 from cnnc.source import Source, Weights, source_of
 from cnnc.trainer import Trainer
-from cnnc.units import CompiledUnit, inference_unit, training_unit
+from cnnc.tuning import read_tuning
 
 
 def compile(
@@ -23,17 +25,23 @@ def compile(
     weights: Weights = None,
     target: str = "host",
     cache: bool = True,
+    tune: str | Path | None = None,
+    strict: bool = False,
 ) -> Model:
-    """Compile for inference, `batch` rows at a time.
+    """Compile for inference, up to `batch` rows at a time.
 
     `weights` are arrays by name, a file of them, or None for the network's first weights. `cache`
-    keeps kernels on disk. Raises CnncError on what does not fit or cannot run here.
+    keeps kernels and whole networks on disk. `tune` is a file of measured choices (`cnnc tune`), and
+    `strict` keeps every sum in the order of the definition. Raises CnncError on what does not fit or
+    cannot run here.
     """
     source = net if isinstance(net, Source) else source_of(net)
     source.check_runnable()
     arrays = source.weights(weights)
-    compiled = inference_unit(source, batch, find_target(target))
-    return Model(compiled, arrays, load_native(compiled, threads, cache))
+    chosen = find_target(target)
+    request = Request(source, batch, False, chosen, _preferences(tune, chosen), strict)
+    found, native = load(request, threads, cache)
+    return Model(found.interface, arrays, native)
 
 
 def compile_training(
@@ -43,12 +51,16 @@ def compile_training(
     weights: Weights = None,
     target: str = "host",
     cache: bool = True,
+    tune: str | Path | None = None,
+    strict: bool = False,
 ) -> Trainer:
     """Compile forward, loss, backward and update for training, `batch` rows a step; as `compile`."""
     source = net if isinstance(net, Source) else source_of(net)
     arrays = source.weights(weights)
-    compiled = training_unit(source, batch, find_target(target))
-    return Trainer(compiled, arrays, load_native(compiled, threads, cache))
+    chosen = find_target(target)
+    request = Request(source, batch, True, chosen, _preferences(tune, chosen), strict)
+    found, native = load(request, threads, cache)
+    return Trainer(found.interface, source.optimizer, arrays, native)
 
 
 def find_target(name: str) -> Target:
@@ -56,7 +68,13 @@ def find_target(name: str) -> Target:
     return named_target(name, llvm.host())
 
 
-def load_native(compiled: CompiledUnit, threads: int, cache: bool = True) -> Native:
-    """The unit in this process; see `compile` for `threads` and `cache`."""
-    directory: Path | None = default_directory() if cache else None
-    return Native(compiled.unit, compiled.workspace_bytes, threads, ObjectCache(directory))
+def _preferences(tune: str | Path | None, target: Target) -> Preferences:
+    return Preferences() if tune is None else Preferences(tuned=read_tuning(tune, target))
+
+
+def load(request: Request, threads: int, cache: bool = True) -> tuple[Executable, Native]:
+    """A request's executable, compiled if the cache lacks it, and loaded into this process."""
+    found = executable(request, ObjectCache(default_directory() if cache else None))
+    interface = found.interface
+    code = Code(interface.name, request.target, found.objects, interface.workspace_bytes)
+    return found, Native(code, threads)

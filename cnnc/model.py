@@ -7,11 +7,10 @@ from threading import Lock
 
 import numpy as np
 
+from cnnc.backend.interface import Interface
 from cnnc.errors import ShapeError
 from cnnc.ir.types import Array
 from cnnc.native import Native, address
-from cnnc.params import pack_params
-from cnnc.units import CompiledUnit
 
 
 class Model:
@@ -21,13 +20,13 @@ class Model:
     Results are new arrays. Calls from several threads run one after another.
     """
 
-    def __init__(self, compiled: CompiledUnit, weights: Mapping[str, Array], native: Native) -> None:
-        plan = compiled.main.plan
-        self.compiled, self.native = compiled, native
-        self.batch = compiled.batch
-        self.inputs = {v.name: v.type.shape[1:] for v in plan.graph.inputs}
-        self.outputs = {name: value.type.shape[1:] for name, value in compiled.outputs}
-        self._params = pack_params(plan, compiled.first_params(weights))
+    def __init__(self, interface: Interface, weights: Mapping[str, Array], native: Native) -> None:
+        self.interface, self.native = interface, native
+        self.batch = interface.batch
+        self.inputs = {port.name: port.shape[1:] for port in interface.inputs}
+        self.outputs = {port.name: port.shape[1:] for port in interface.outputs}
+        given = (weights[weight.name] for weight in interface.weights)
+        self._params = native.packed(given, interface.param_bytes)
         self._run = native.function("run", len(self.inputs) + len(self.outputs) + 3)
         self._tail = (address(self._params), address(native.workspace), native.pool)
         self._lock = Lock()
@@ -53,7 +52,7 @@ class Model:
 
     @property
     def _name(self) -> str:
-        return self.compiled.source.name
+        return self.interface.name
 
     def _checked(self, name: str, x: Array) -> Array:
         shape = self.inputs[name]

@@ -4,38 +4,62 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from cnnc.backend import llvm
 from cnnc.backend.cache import ObjectCache
+from cnnc.backend.target import Target
 from cnnc.backend.unit import Unit
 from cnnc.errors import CnncError, UnsupportedError
 from cnnc.ir.types import Array
-from cnnc.params import aligned_block
+from cnnc.params import aligned_block, concatenated
 
 Function = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Objects of a target whose functions begin with `name_`, and the workspace that they need."""
+
+    name: str
+    target: Target
+    objects: Sequence[bytes]
+    workspace_bytes: int
+
+    @classmethod
+    def of(cls, unit: Unit, workspace_bytes: int, cache: ObjectCache) -> Code:
+        """The code of a unit, its kernels compiled where the cache lacks them."""
+        return cls(unit.name, unit.target, unit.objects(cache), workspace_bytes)
 
 
 class Native:
     """`function(suffix, arguments)` gives an entry. Not safe for two threads at once: one workspace."""
 
-    def __init__(self, unit: Unit, workspace_bytes: int, threads: int, cache: ObjectCache) -> None:
-        _check_runs_here(unit)
+    def __init__(self, code: Code, threads: int) -> None:
+        _check_runs_here(code.target)
         if not isinstance(threads, int) or threads < 1:
             raise CnncError(f"threads must be a positive whole number, not {threads!r}")
-        self._unit = unit
-        self._jit = unit.load(cache)
+        self._name = code.name
+        self._jit = llvm.Jit(code.target, code.objects)
+        workspace_bytes = code.workspace_bytes
         self.workspace: Array = aligned_block(workspace_bytes)
         self.pool = self._create_pool(threads) if threads > 1 else 0
 
     def function(self, suffix: str, arguments: int) -> Function:
         """`name_suffix` with that many pointer arguments, given as integer addresses."""
         prototype = ctypes.CFUNCTYPE(None, *([ctypes.c_void_p] * arguments))
-        return prototype(self._jit.address(f"{self._unit.name}_{suffix}"))
+        return prototype(self._jit.address(f"{self._name}_{suffix}"))
+
+    def packed(self, weights: Iterable[Array], param_bytes: int) -> Array:
+        """The first param block: the weights as NAME_pack lays them out, and the states beside them."""
+        floats, block = concatenated(weights), aligned_block(param_bytes)
+        self.function("pack", 3)(address(floats), address(block), address(self.workspace))
+        return block
 
     def _create_pool(self, threads: int) -> int:
         create = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int)(
-            self._jit.address(f"{self._unit.name}_pool_create")
+            self._jit.address(f"{self._name}_pool_create")
         )
         pool = create(threads)
         if not pool:
@@ -51,12 +75,23 @@ def _destroy_pool(destroy: Function, pool: int, jit: llvm.Jit) -> None:
     del jit
 
 
-def _check_runs_here(unit: Unit) -> None:
-    host, target = llvm.host(), unit.target
-    missing = [f for f in target.features if f not in llvm.host_features()]
+def runs_here(target: Target) -> bool:
+    """Whether this machine's processor runs the target's code."""
+    return llvm.is_own_architecture(target) and not _missing_features(target)
+
+
+def _missing_features(target: Target) -> list[str]:
+    """What the target needs and this processor lacks; nothing if it is the host's own target."""
+    if llvm.host().name == target.name:
+        return []
+    return [f for f in target.features if f not in llvm.host_features()]
+
+
+def _check_runs_here(target: Target) -> None:
     if not llvm.is_own_architecture(target):
-        raise UnsupportedError(f"code for {target.name} does not run on this machine ({host.triple})")
-    if missing and host.name != target.name:
+        raise UnsupportedError(f"code for {target.name} does not run on this machine ({llvm.host().triple})")
+    missing = _missing_features(target)
+    if missing:
         raise UnsupportedError(f"this CPU lacks {', '.join(missing)}, which the target {target.name} needs")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from cnnc.ir.evaluate import evaluate_values
 from cnnc.ir.graph import Value
 from cnnc.ir.plan import ALIGNMENT, Plan
 from cnnc.ir.types import Array
@@ -27,6 +29,23 @@ def pack_params(plan: Plan, arrays: Mapping[str, Array]) -> Array:
         packed = plan.layout(param).pack(array)
         block[place.offset : place.offset + packed.nbytes] = packed.reshape(-1).view(np.uint8)
     return block
+
+
+def concatenated(arrays: Iterable[Array]) -> Array:
+    """The arrays as floats one behind the other: what NAME_pack reads."""
+    flat = [np.asarray(array, np.float32).reshape(-1) for array in arrays]
+    return np.ascontiguousarray(np.concatenate(flat) if flat else np.zeros(1, np.float32))
+
+
+def prepared_params(main: Plan, preparation: Plan, weights: Iterable[Array]) -> Array:
+    """The param block as the preparation's references compute it, for code that does not run here.
+    `weights` are the preparation's inputs in order."""
+    graph = replace(preparation.graph, params=(), updates=())
+    given = zip(graph.inputs, weights, strict=True)
+    values = evaluate_values(
+        graph, {v.name: np.asarray(w, np.float32).reshape(v.type.shape) for v, w in given}
+    )
+    return pack_params(main, {param.name: values[new.name] for param, new in preparation.graph.updates})
 
 
 def unpack_params(plan: Plan, block: Array, declared: Iterable[Value]) -> dict[str, Array]:

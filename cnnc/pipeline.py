@@ -28,32 +28,41 @@ from cnnc.passes.lower_windows import LowerWindows
 from cnnc.passes.plan_buffers import plan_buffers
 from cnnc.passes.runner import Pass, Stage, run_passes
 from cnnc.passes.set_batch import SetBatch
+from cnnc.passes.split_preparation import SplitPreparation, preparation_graph, split_preparation
 
 
-def inference_passes(batch: int) -> tuple[Pass, ...]:
-    """From a forward graph at any batch to what is planned."""
-    return (SetBatch(batch), AbsorbFlatten(), *_simplifying_passes())
+def inference_passes(batch: int, algorithms: Pass | None = None) -> tuple[Pass, ...]:
+    """From a forward graph at any batch to what is planned. Without `algorithms` (a ChooseAlgorithms) every
+    contraction is computed directly."""
+    return (SetBatch(batch), AbsorbFlatten(), *_simplifying_passes(algorithms), FuseEpilogues())
 
 
-def training_passes(batch: int, optimizer: Optimizer) -> tuple[Pass, ...]:
+def prepared_passes(batch: int, algorithms: Pass | None = None) -> tuple[Pass, ...]:
+    """The same, with what depends on the weights alone left to the preparation of the params."""
+    *passes, fuse = inference_passes(batch, algorithms)
+    return (*passes, SplitPreparation(), fuse)
+
+
+def training_passes(batch: int, optimizer: Optimizer, algorithms: Pass | None = None) -> tuple[Pass, ...]:
     """From a loss graph to forward, loss, backward and update as one graph."""
     return (
         SetBatch(batch),
         AbsorbFlatten(),
         Differentiate(),
         AppendUpdates(optimizer),
-        *_simplifying_passes(),
+        *_simplifying_passes(algorithms),
+        FuseEpilogues(),
     )
 
 
-def _simplifying_passes() -> tuple[Pass, ...]:
+def _simplifying_passes(algorithms: Pass | None) -> tuple[Pass, ...]:
     return (
         FoldConstants(),
         EliminateCommonSubexpressions(),
         EliminateDeadCode(),
         LowerWindows(),
+        *((algorithms,) if algorithms else ()),
         EliminateCommonSubexpressions(),
-        FuseEpilogues(),
     )
 
 
@@ -77,6 +86,20 @@ def compile_graph(
     plan = plan_buffers(laid_out.graph, laid_out.layouts, None if shared is None else shared.placements)
     verify_plan(plan)
     return Compilation(stages, plan, lower(plan, target))
+
+
+def compile_preparation(
+    main: Compilation, weights: Sequence[str], states: Mapping[str, float], target: Target
+) -> Compilation:
+    """The program that fills the params of `main`: from its weights by name, in their order, and for
+    training from the numbers its states begin with."""
+    names = [stage.name for stage in main.stages]
+    split = names.index(SplitPreparation.name) if SplitPreparation.name in names else 0
+    given = main.stages[split - 1].graph
+    nodes = split_preparation(given).nodes if split else ()
+    params = {p.name: p for p in given.params}
+    graph = preparation_graph(main.plan.graph, [params[w] for w in weights], nodes, states)
+    return compile_graph(graph, (EliminateDeadCode(), FuseEpilogues()), target, shared=main.plan)
 
 
 def param_layouts(plan: Plan) -> Mapping[str, Layout]:

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
 from cnnc.backend import llvm
+from cnnc.backend.cache import ObjectCache, default_directory
 from cnnc.backend.interface import Interface
 from cnnc.backend.link import build_program, build_shared, build_static, header_path, write_object
 from cnnc.backend.target import Target
 from cnnc.errors import CnncError, UnsupportedError
 from cnnc.files import reason, write_whole
 from cnnc.ir.types import Array
-from cnnc.params import pack_params
+from cnnc.native import Code, Native, runs_here
 from cnnc.units import CompiledUnit
 
 
@@ -102,7 +103,7 @@ def _object_code(compiled: CompiledUnit, weights: Mapping[str, Array] | None) ->
     generator = llvm.CodeGenerator(compiled.unit.target)
     if weights is None:
         return generator.object_code(compiled.unit.module_ir())
-    params = pack_params(compiled.main.plan, compiled.first_params(weights)).tobytes()
+    params = _param_block(compiled, weights).tobytes()
     try:
         with tempfile.TemporaryDirectory(prefix="cnnc-") as folder:
             path = Path(folder) / "params"
@@ -110,6 +111,15 @@ def _object_code(compiled: CompiledUnit, weights: Mapping[str, Array] | None) ->
             return generator.object_code(compiled.unit.module_ir((str(path), len(params))))
     except OSError as error:
         raise CnncError(f"cannot use the temporary folder: {reason(error)}") from None
+
+
+def _param_block(compiled: CompiledUnit, weights: Mapping[str, Array]) -> Array:
+    """The packed params: by the unit's own code where it can run, so that programs get a model's bits."""
+    if not runs_here(compiled.unit.target):
+        return compiled.prepared(weights)
+    packing = replace(compiled.unit, entries=(), unpack=())
+    native = Native(Code.of(packing, compiled.workspace_bytes, ObjectCache(default_directory())), 1)
+    return native.packed(compiled.given(weights), compiled.main.plan.param_bytes)
 
 
 def _check_place(path: str | Path, header: Path | None) -> None:

@@ -10,7 +10,7 @@ from cnnc.errors import CnncError, UnsupportedError
 from cnnc.frontend.initializers import he, initial_value
 from cnnc.frontend.inputs import InputSpec
 from cnnc.frontend.network import Network
-from cnnc.frontend.weights import load_weights, match_weights
+from cnnc.frontend.weights import load_weights, match_weights, rename_weights, same_name
 from cnnc.ir.graph import Graph
 from cnnc.ir.types import Array
 from cnnc.ops.optimizer import Optimizer
@@ -51,9 +51,10 @@ class Source:
         """The given weights, checked against the graph's params: float32 arrays of their shapes."""
         if given is None:
             return self.initial_weights()
-        if isinstance(given, str | Path):
-            return match_weights(self.graph.params, load_weights(given), given)
-        return match_weights(self.graph.params, given)
+        origin = given if isinstance(given, str | Path) else "weights"
+        arrays = load_weights(given) if isinstance(given, str | Path) else given
+        own_name = self.network.weight_name if self.network is not None else same_name
+        return match_weights(self.graph.params, rename_weights(arrays, own_name, origin), origin)
 
     @property
     def has_loss(self) -> bool:

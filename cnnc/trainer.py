@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cnnc.backend.interface import Interface, Port
 from cnnc.errors import CnncError, ShapeError
 from cnnc.frontend.weights import save_weights
-from cnnc.ir.graph import Value
-from cnnc.ir.types import Array
+from cnnc.ir.types import DTYPES, Array
 from cnnc.native import Native, address
-from cnnc.params import pack_params, unpack_params
+from cnnc.ops.optimizer import Optimizer
 from cnnc.passes.append_updates import LEARNING_RATE
 from cnnc.shuffle import Shuffle
-from cnnc.units import CompiledUnit
 
 Labelled = tuple[Array, Array]
 """Images (float32, the input's shape with the batch axis) and int32 labels (or float32 targets)."""
@@ -36,14 +35,15 @@ class Epoch:
 class Trainer:
     """Holds the params between steps. Not safe for two threads at once."""
 
-    def __init__(self, compiled: CompiledUnit, weights: Mapping[str, Array], native: Native) -> None:
-        self.compiled, self.native = compiled, native
-        self.batch = compiled.batch
-        self.learning_rate = float(compiled.source.optimizer.lr)
-        self._plan = compiled.main.plan
-        self._block = pack_params(self._plan, compiled.first_params(weights))
-        self._inputs = [v for v in self._plan.graph.inputs if v.name != LEARNING_RATE]
-        self._outputs = [np.zeros(v.type.shape, np.float32) for v in self._plan.graph.outputs]
+    def __init__(
+        self, interface: Interface, optimizer: Optimizer, weights: Mapping[str, Array], native: Native
+    ) -> None:
+        self.interface, self.optimizer, self.native = interface, optimizer, native
+        self.batch = interface.batch
+        self.learning_rate = float(optimizer.lr)
+        self._block = native.packed((weights[w.name] for w in interface.weights), interface.param_bytes)
+        self._inputs = [port for port in interface.inputs if port.name != LEARNING_RATE]
+        self._outputs = [np.zeros(port.shape, np.float32) for port in interface.outputs]
         ports = len(self._inputs) + len(self._outputs)
         self._step = native.function("step", ports + 1 + 3)
         self._evaluate = native.function("evaluate", ports + 3)
@@ -100,7 +100,7 @@ class Trainer:
         first_rate = float(np.float32(self.learning_rate if lr is None else lr))
         for number in range(1, epochs + 1):
             start = time.perf_counter()
-            rate = self.compiled.source.optimizer.rate(first_rate, number - 1, epochs)
+            rate = self.optimizer.rate(first_rate, number - 1, epochs)
             loss, accuracy = self._epoch(images, labels, shuffle.next_order(), rate, on_step)
             tested = self.evaluate(*test) if test is not None else None
             history.append(Epoch(number, loss, accuracy, tested, time.perf_counter() - start))
@@ -110,7 +110,10 @@ class Trainer:
 
     def weights(self) -> dict[str, Array]:
         """The weights as they are now, float32 in the logical order and the declared shapes."""
-        return unpack_params(self._plan, self._block, self.compiled.source.graph.params)
+        floats = np.empty(self.interface.parameters, np.float32)
+        self.native.function("unpack", 2)(address(self._block), address(floats))
+        table = self.interface.weights
+        return {w.name: floats[w.offset : w.offset + w.size].reshape(w.shape).copy() for w in table}
 
     def save(self, path: str) -> None:
         """Write the weights as safetensors or npz, by the path's suffix; whole or not at all."""
@@ -127,12 +130,12 @@ class Trainer:
             right += correct or 0.0
             if on_step is not None:
                 on_step()
-        classes = self.compiled.source.classes
+        classes = self.interface.classes
         return total / steps, right / (steps * self.batch) if classes is not None else None
 
     def _check_classes(self) -> None:
-        if self.compiled.source.classes is None:
-            raise CnncError(f"{self.compiled.source.name} has no classes to count right answers of")
+        if self.interface.classes is None:
+            raise CnncError(f"{self.interface.name} has no classes to count right answers of")
 
     def _right(self, x: Array, labels: Array) -> float:
         """Right answers in a batch that may be short: it is filled up with its first image, which is then
@@ -158,19 +161,18 @@ class Trainer:
 
     def _checked(self, *arrays: Array) -> list[Array]:
         return [
-            _fitted(value, a, self.compiled.source.classes)
-            for value, a in zip(self._inputs, arrays, strict=True)
+            _fitted(value, a, self.interface.classes) for value, a in zip(self._inputs, arrays, strict=True)
         ]
 
 
-def _fitted(value: Value, array: Array, classes: int | None) -> Array:
+def _fitted(port: Port, array: Array, classes: int | None) -> Array:
     """The array as the native code reads it. Raises ShapeError on another shape or a label out of range."""
     given = np.asarray(array)
-    if given.shape != value.type.shape:
-        raise ShapeError(f"{value.name} has shape {given.shape}; a batch has {value.type.shape}")
-    if value.type.dtype == "i32":
-        _check_labels(value.name, given, classes)
-    return np.ascontiguousarray(given, value.type.numpy)
+    if given.shape != port.shape:
+        raise ShapeError(f"{port.name} has shape {given.shape}; a batch has {port.shape}")
+    if port.dtype == "i32":
+        _check_labels(port.name, given, classes)
+    return np.ascontiguousarray(given, DTYPES[port.dtype])
 
 
 def _check_labels(name: str, labels: Array, classes: int | None) -> None:

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cnnc.backend.interface import Interface, Port, c_identifier, weight_table
-from cnnc.backend.lower import lower_packing
+from cnnc.backend.lower import lower_unpacking
 from cnnc.backend.target import Target
-from cnnc.backend.unit import Unit
+from cnnc.backend.unit import Packing, Unit
 from cnnc.errors import CnncError
 from cnnc.ir.graph import Value
 from cnnc.ir.types import Array
+from cnnc.params import prepared_params
 from cnnc.passes.append_updates import initial_states
-from cnnc.pipeline import Compilation, compile_graph, inference_passes, training_passes
+from cnnc.passes.choose_algorithms import Preferences
+from cnnc.pipeline import (
+    Compilation,
+    compile_graph,
+    compile_preparation,
+    inference_passes,
+    prepared_passes,
+    training_passes,
+)
 from cnnc.source import Source
 from cnnc.version import VERSION
 
 
 @dataclass(frozen=True)
 class CompiledUnit:
-    """A unit, the compilations its entries come from (the first decides how params lie), and its source."""
+    """A unit, the compilations its entries come from (the first decides how params lie), that of the
+    preparation of its params, and its source."""
 
     source: Source
     batch: int
     train: bool
     compilations: tuple[Compilation, ...]
+    preparation: Compilation
     unit: Unit
 
     @property
@@ -36,8 +48,8 @@ class CompiledUnit:
 
     @property
     def workspace_bytes(self) -> int:
-        """What the largest of the entries needs; they run one at a time."""
-        return max(c.plan.arena_bytes for c in self.compilations)
+        """What the largest of the functions needs; they run one at a time."""
+        return max(c.program.workspace_bytes for c in (*self.compilations, self.preparation))
 
     def interface(self, has_builtin_params: bool) -> Interface:
         """What a C caller must know."""
@@ -65,44 +77,59 @@ class CompiledUnit:
         names = [v.name for v in self.main.stages[0].graph.outputs]
         return list(zip(names, self.main.plan.graph.outputs, strict=True))
 
-    def first_params(self, weights: Mapping[str, Array]) -> dict[str, Array]:
-        """Every param of the unit: the weights, and for training the optimizer's first state."""
-        if not self.train:
-            return dict(weights)
-        states = initial_states(self.source.loss_graph().params, self.source.optimizer)
-        return {**weights, **states}
+    def given(self, weights: Mapping[str, Array]) -> list[Array]:
+        """The weights in the order in which NAME_pack reads them."""
+        return [weights[p.name] for p in self.source.graph.params]
+
+    def prepared(self, weights: Mapping[str, Array]) -> Array:
+        """The first param block, by references in NumPy; `Native.packed` is faster where it can run."""
+        return prepared_params(self.main.plan, self.preparation.plan, self.given(weights))
 
 
-def inference_unit(source: Source, batch: int, target: Target) -> CompiledUnit:
-    """`NAME_run`: the forward graph."""
+def inference_unit(
+    source: Source, batch: int, target: Target, preferences: Preferences = Preferences(), strict: bool = False
+) -> CompiledUnit:
+    """`NAME_run`: the forward graph. With `strict` no algorithm re-associates sums across filter taps."""
     _check_batch(batch)
-    compilation = compile_graph(source.graph, inference_passes(batch), target)
+    algorithms = None
+    compilation = compile_graph(source.graph, prepared_passes(batch, algorithms), target)
     return _compiled(source, batch, False, target, ("run", compilation))
 
 
-def training_unit(source: Source, batch: int, target: Target) -> CompiledUnit:
+def training_unit(
+    source: Source, batch: int, target: Target, preferences: Preferences = Preferences(), strict: bool = False
+) -> CompiledUnit:
     """`NAME_step`, one training step, and `NAME_evaluate`, the loss alone, on the same params."""
     _check_batch(batch)
     graph = source.loss_graph()
-    step = compile_graph(graph, training_passes(batch, source.optimizer), target)
-    evaluate = compile_graph(graph, inference_passes(batch), target, shared=step.plan)
+    algorithms = None
+    step = compile_graph(graph, training_passes(batch, source.optimizer, algorithms), target)
+    evaluate = compile_graph(graph, inference_passes(batch, algorithms), target, shared=step.plan)
     return _compiled(source, batch, True, target, ("step", step), ("evaluate", evaluate))
 
 
 def _compiled(
     source: Source, batch: int, train: bool, target: Target, *entries: tuple[str, Compilation]
 ) -> CompiledUnit:
-    plan = entries[0][1].plan
-    planned = {p.name: p for p in plan.graph.params}
-    weights = [planned[p.name] for p in source.graph.params if p.name in planned]
+    main = entries[0][1]
+    weights = [p.name for p in source.graph.params]
+    preparation = compile_preparation(main, weights, _first_states(source) if train else {}, target)
+    offsets = itertools.accumulate((v.type.nbytes for v in preparation.plan.graph.inputs), initial=0)
+    planned = {p.name: p for p in main.plan.graph.params}
     unit = Unit(
         c_identifier(source.name),
         target,
         tuple((suffix, compilation.program) for suffix, compilation in entries),
-        lower_packing(plan, weights, target, unpack=False),
-        lower_packing(plan, weights, target, unpack=True),
+        Packing(preparation.program, tuple(offsets)[:-1]),
+        lower_unpacking(main.plan, [planned[w] for w in weights], target) if train else (),
     )
-    return CompiledUnit(source, batch, train, tuple(c for _, c in entries), unit)
+    return CompiledUnit(source, batch, train, tuple(c for _, c in entries), preparation, unit)
+
+
+def _first_states(source: Source) -> Mapping[str, float]:
+    """The number that each of the optimizer's states begins with, in all its elements."""
+    states = initial_states(source.loss_graph().params, source.optimizer)
+    return {name: float(array.flat[0]) for name, array in states.items()}
 
 
 def _port(value: Value, source: Source) -> Port:

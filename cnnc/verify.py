@@ -21,7 +21,8 @@ from cnnc.bound import BoundEntry, random_feeds
 from cnnc.ir.evaluate import evaluate
 from cnnc.ir.graph import Graph
 from cnnc.ir.types import Array
-from cnnc.native import Native
+from cnnc.native import Code, Native
+from cnnc.params import pack_params
 from cnnc.passes.append_updates import AppendUpdates
 from cnnc.passes.differentiate import gradient_graph
 from cnnc.passes.set_batch import SetBatch
@@ -101,7 +102,8 @@ def _output_checks(
     feeds = random_feeds(graph.inputs, rng, None)
     expected = evaluate(graph, _doubled(feeds), _doubled(params)).outputs
     plan = compiled.main.plan
-    entry = BoundEntry(_native(compiled.unit, plan.arena_bytes), "run", plan, feeds, params)
+    native = _native(compiled.unit, compiled.workspace_bytes)
+    entry = BoundEntry(native, "run", plan, feeds, native.packed(compiled.given(params), plan.param_bytes))
     entry()
     for value, found in zip(graph.outputs, entry.outputs, strict=True):
         yield Check(f"output {value.name}", _relative(found, expected[value.name]), OUTPUT_LIMIT)
@@ -132,9 +134,10 @@ def _compiled_gradients(
     batch = len(feeds[source.inputs[0].name])
     passes = [p for p in training_passes(batch, source.optimizer) if not isinstance(p, AppendUpdates)]
     compilation = compile_graph(source.loss_graph(), passes, target)
-    unit = Unit("verify", target, (("gradients", compilation.program),), (), ())
-    native = _native(unit, compilation.plan.arena_bytes)
-    entry = BoundEntry(native, "gradients", compilation.plan, feeds, params)
+    unit = Unit("verify", target, (("gradients", compilation.program),))
+    native = _native(unit, compilation.program.workspace_bytes)
+    block = pack_params(compilation.plan, params)
+    entry = BoundEntry(native, "gradients", compilation.plan, feeds, block)
     entry()
     shapes = {p.name: p.type.shape for p in source.graph.params}
     ends = entry.outputs[-len(compilation.plan.graph.params) :]
@@ -181,4 +184,4 @@ def _proofs(name: str, calls: Iterable[Call]) -> ProofCount:
 
 
 def _native(unit: Unit, workspace_bytes: int) -> Native:
-    return Native(unit, workspace_bytes, 1, ObjectCache(default_directory()))
+    return Native(Code.of(unit, workspace_bytes, ObjectCache(default_directory())), 1)

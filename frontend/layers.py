@@ -15,6 +15,7 @@ from cnnc.frontend.initializers import Initializer, zeros
 from cnnc.frontend.tensor import Tensor
 from cnnc.ir.op import Op
 from cnnc.ir.types import f32
+from cnnc.ops.concat import Concat
 from cnnc.ops.conv import Conv2d
 from cnnc.ops.dense import Dense
 from cnnc.ops.elementwise import Add, Bias, Relu, Sigmoid, Tanh
@@ -123,12 +124,23 @@ def flatten(x: Tensor, name: str | None = None) -> Tensor:
 @user_call
 def add(x: Tensor, y: Tensor, name: str | None = None) -> Tensor:
     """The elementwise sum of two tensors of one shape: a skip connection."""
-    if _checked(x).network is not _checked(y).network:
-        names = f"{x.network.name!r} and {y.network.name!r}"
-        raise CnncError(f"the operands belong to different networks, {names}")
+    _check_network(x, y)
     if x.shape != y.shape:
         raise ShapeError(f"the operands have shapes {_shown(x)} and {_shown(y)}; they must be equal")
     return _record("add", name, Add(), x, y)
+
+
+@user_call
+def concat(*tensors: Tensor, name: str | None = None) -> Tensor:
+    """Two tensors or more, equal but in their channels (or features): those of all, in their order."""
+    if len(tensors) < 2:
+        raise CnncError(f"give two tensors or more; got {len(tensors)}")
+    _check_network(*tensors)
+    for x in tensors[1:]:
+        if len(x.shape) != len(tensors[0].shape) or x.shape[2:] != tensors[0].shape[2:]:
+            both = f"{_shown(tensors[0])} and {_shown(x)}"
+            raise ShapeError(f"the operands have shapes {both}; only channels may differ")
+    return _record("concat", name, Concat(), *tensors)
 
 
 def _weighted(
@@ -182,6 +194,13 @@ def _checked(x: Tensor, rank: int | None = None) -> Tensor:
     if rank == 2:
         raise ShapeError(f"input has shape {_shown(x)}; flatten it first")
     raise ShapeError(f"input has shape {_shown(x)}; maps [N,C,H,W] are needed")
+
+
+def _check_network(first: Tensor, *others: Tensor) -> None:
+    for other in others:
+        if _checked(first).network is not _checked(other).network:
+            names = f"{first.network.name!r} and {other.network.name!r}"
+            raise CnncError(f"the operands belong to different networks, {names}")
 
 
 def _shown(x: Tensor) -> str:

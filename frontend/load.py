@@ -1,7 +1,7 @@
 """Find the network the command line names: `file.py`, `file.py:name` or a text graph.
 
 A Python file is executed, with its own folder importable, and searched for networks: module-level
-`Network` objects and functions without arguments annotated `-> Network`.
+`Network` objects and, where it has none, functions without arguments annotated `-> Network`.
 """
 
 from __future__ import annotations
@@ -93,9 +93,11 @@ def _chosen(path: Path, candidates: dict[str, Candidate], name: str | None) -> C
         raise CnncError(f"{path}: no network {name!r}{known}")
     if not candidates:
         raise CnncError(f"{path}: no network: assign a Network to a module-level name")
-    if len(set(map(id, candidates.values()))) > 1:
+    made = [candidate for candidate in candidates.values() if isinstance(candidate, Network)]
+    meant = made or list(candidates.values())
+    if len(set(map(id, meant))) > 1:
         raise CnncError(f"{path}: several networks; say which: {listed}")
-    return next(iter(candidates.values()))
+    return meant[0]
 
 
 @contextmanager

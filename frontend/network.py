@@ -21,6 +21,7 @@ from cnnc.frontend.inputs import InputSpec
 from cnnc.frontend.losses import Loss
 from cnnc.frontend.optimizers import SGD
 from cnnc.frontend.tensor import Tensor
+from cnnc.frontend.weights import WeightName, same_name
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.graph import Graph, Value
 from cnnc.ir.location import Location
@@ -54,20 +55,32 @@ class Layer:
 
 
 class Network:
-    """A network under construction. `seed` and `init` say how weights begin where a layer does not."""
+    """A network under construction. `seed` and `init` say how weights begin where a layer does not.
+
+    `weight_name` is a function from the name of an entry of a weights file made elsewhere, such as
+    PyTorch's, to the name here, or to None for an entry to leave out. Names it does not know it returns.
+    """
 
     @user_call
     def __init__(
-        self, name: str, optimizer: Optimizer | None = None, seed: int = 0, init: Initializer = he
+        self,
+        name: str,
+        optimizer: Optimizer | None = None,
+        seed: int = 0,
+        init: Initializer = he,
+        weight_name: WeightName | None = None,
     ) -> None:
         if optimizer is not None and not isinstance(optimizer, Optimizer):
             raise CnncError(f"optimizer must be one such as SGD(lr=0.1), not {optimizer!r}")
         if not callable(init):
             raise CnncError(f"init must be an initializer such as he or glorot, not {init!r}")
+        if weight_name is not None and not callable(weight_name):
+            raise CnncError(f"weight_name must be a function from a name to a name, not {weight_name!r}")
         self.name = layer_name(name)
         self.optimizer = optimizer or SGD(lr=0.01, momentum=0.9)
         self.seed = whole("seed", seed, 0)
         self.init = init
+        self.weight_name: WeightName = weight_name or same_name
         self.location = user_location()
         self._builder = GraphBuilder(name)
         self._inputs: dict[str, InputSpec] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,17 @@ from cnnc.files import write_whole
 from cnnc.frontend.data import first_line, npy_bytes, read_file
 from cnnc.ir.graph import Value
 from cnnc.ir.types import Array
+
+WeightName = Callable[[str], str | None]
+"""The name a network has for an entry of a weights file; None for an entry it does not need."""
+
+BATCH_COUNTER = ".num_batches_tracked"
+"""PyTorch's batch norms count their batches. Running statistics of constant momentum do not need the count."""
+
+
+def same_name(name: str) -> str:
+    """What a network calls an entry that it calls as the file does."""
+    return name
 
 
 def load_weights(path: str | Path) -> dict[str, Array]:
@@ -42,6 +53,23 @@ def save_weights(path: str | Path, weights: Mapping[str, Array]) -> None:
             # A ZipInfo of its own carries no time stamp: equal weights give equal files.
             members.writestr(zipfile.ZipInfo(f"{name}.npy"), npy_bytes(weight))
     write_whole(path, archive.getvalue())
+
+
+def rename_weights(
+    weights: Mapping[str, Array], own_name: WeightName, source: str | Path = "weights"
+) -> dict[str, Array]:
+    """The weights under a network's own names, without those it does not need and PyTorch's batch counters.
+
+    Raises FormatError, begun with `source`, when two entries get one name.
+    """
+    renamed: dict[str, Array] = {}
+    for name, weight in weights.items():
+        own = None if name.endswith(BATCH_COUNTER) else own_name(name)
+        if own in renamed:
+            raise FormatError(f"{source}: {name} is one of several weights which the network calls {own}")
+        if own is not None:
+            renamed[own] = weight
+    return renamed
 
 
 def match_weights(

@@ -35,9 +35,12 @@ def out_of_bounds(kernel: Kernel) -> bool:
 
 def races(kernel: Kernel) -> bool:
     """Whether two iterations of the parallel loops touch an element that one of them writes."""
+    shared = {buffer.name for buffer in kernel.arguments}
     touched: dict[tuple[str, tuple[int, ...]], set[tuple[int, ...]]] = {}
     written = set()
     for element in elements(kernel):
+        if element.buffer not in shared:
+            continue
         place = (element.buffer, element.index)
         touched.setdefault(place, set()).add(element.iteration)
         if element.writes:

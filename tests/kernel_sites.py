@@ -115,9 +115,9 @@ def run_site(
     Memory that the kernel only writes holds NaN before.
     """
     memory: dict[str, Array] = {}
-    for buffer, tensor, array in zip(kernel.buffers, site.operands, operands, strict=False):
+    for buffer, tensor, array in zip(kernel.arguments, site.operands, operands, strict=False):
         memory[buffer.name] = tensor.layout.pack(array).reshape(buffer.shape)
-    for buffer in kernel.buffers[len(operands) :]:
+    for buffer in kernel.arguments[len(operands) :]:
         memory[buffer.name] = np.full(buffer.shape, np.nan, DTYPES[buffer.dtype])
     kept = {b.name: memory[b.name].copy() for b in kernel.buffers if b.access is Access.READ}
     run(kernel, memory, order)

@@ -151,7 +151,7 @@ def _affine(draw: st.DrawFn, scope: _Scope) -> Affine:
 def arrays(kernel: Kernel, seed: int = 0) -> dict[str, Array]:
     """Random arrays for a kernel's buffers."""
     rng = np.random.default_rng(seed)
-    shapes = {buffer.name: (buffer.shape, DTYPES[buffer.dtype]) for buffer in kernel.buffers}
+    shapes = {buffer.name: (buffer.shape, DTYPES[buffer.dtype]) for buffer in kernel.arguments}
     return {
         name: np.asarray(rng.normal(0, 3, shape)).astype(dtype) for name, (shape, dtype) in shapes.items()
     }

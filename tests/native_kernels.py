@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from cnnc.backend.emit import emit_kernel, iterations, kernel_symbol
+from cnnc.backend.emit import emit_kernel, iterations, kernel_symbol, parallel_nest
 from cnnc.backend.kernel.interpreter import Order
 from cnnc.backend.kernel.ir import Kernel
 from cnnc.backend.llvm import CodeGenerator, Jit, host_features
@@ -69,19 +69,29 @@ class NativeKernel:
         return cls(kernel, Jit(target, [code]))
 
     def run(self, arrays: Mapping[str, Array], cuts: Sequence[int] = (), as_task: bool = False) -> None:
-        """Run on the arrays in place, the parallel nest cut at these places; `as_task` as the pool does."""
-        guarded = {b.name: Guarded(arrays[b.name]) for b in self.kernel.buffers}
+        """Run on the arrays in place, the parallel nest cut at these places; `as_task` as the pool does.
+
+        Scratch memory holds NaN before each part. A kernel without parallel loops runs whole whatever the
+        range, so it is not called for an empty one; nor would the pool do that.
+        """
+        guarded = {b.name: Guarded(arrays[b.name]) for b in self.kernel.arguments}
         pointers = [g.array.ctypes.data for g in guarded.values()]
         symbol = kernel_symbol(self.kernel)
-        whole = (ctypes.c_int64, ctypes.c_int64)
+        scratch = Guarded(np.full(self.kernel.scratch_bytes // 4, np.nan, np.float32))
+        whole = (ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
         for begin, end in pairwise((0, *cuts, iterations(self.kernel))):
+            if begin == end and not parallel_nest(self.kernel)[0]:
+                continue
+            scratch.array.fill(np.nan)
+            rest = (begin, end, scratch.array.ctypes.data)
             if as_task:
                 block = (ctypes.c_void_p * len(pointers))(*pointers)
                 task = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *whole)(self.jit.address(f"{symbol}.task"))
-                task(ctypes.addressof(block), begin, end)
+                task(ctypes.addressof(block), *rest)
             else:
                 types = [ctypes.c_void_p] * len(pointers)
-                ctypes.CFUNCTYPE(None, *types, *whole)(self.jit.address(symbol))(*pointers, begin, end)
+                ctypes.CFUNCTYPE(None, *types, *whole)(self.jit.address(symbol))(*pointers, *rest)
+        scratch.check()
         for name, each in guarded.items():
             each.check()
             arrays[name][...] = each.array

@@ -28,7 +28,7 @@ def run_program(program: Program, inputs: Mapping[str, Array], params: Mapping[s
         machine.store(value, {**inputs, **params}[value.name].reshape(value.type.shape))
     for call in program.calls:
         arrays = {}
-        for buffer, place in zip(call.kernel.buffers, call.arguments, strict=True):
+        for buffer, place in zip(call.kernel.arguments, call.arguments, strict=True):
             memory = machine.memory[place.space, place.index][place.offset : place.end]
             arrays[buffer.name] = memory.view(DTYPES[buffer.dtype]).reshape(buffer.shape)
         interpret(call.kernel, arrays)

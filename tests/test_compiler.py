@@ -25,7 +25,7 @@ from cnnc.ir.parser import parse_graph
 from cnnc.ir.printer import print_graph
 from cnnc.ir.types import Array
 from cnnc.model import Model
-from cnnc.native import Native, address
+from cnnc.native import Code, Native, address
 from cnnc.ops import OPS
 from cnnc.params import pack_params
 from cnnc.passes.differentiate import gradient_graph
@@ -52,8 +52,8 @@ def run_compiled(
 ) -> list[Array]:
     """The outputs of a graph that may have any inputs and outputs, called as C would call it."""
     plan = compilation.plan
-    unit = Unit("net", target, (("run", compilation.program),), (), ())
-    native = Native(unit, plan.arena_bytes, threads, cache)
+    unit = Unit("net", target, (("run", compilation.program),))
+    native = Native(Code.of(unit, compilation.program.workspace_bytes, cache), threads)
     inputs = [np.ascontiguousarray(feeds[v.name], v.type.numpy) for v in plan.graph.inputs]
     outputs = [np.full(v.type.shape, np.nan, v.type.numpy) for v in plan.graph.outputs]
     params = pack_params(plan, {p.name: feeds[p.name] for p in plan.graph.params})
@@ -104,8 +104,8 @@ def model_of(threads: int = 1, batch: int = 4, target: Target | None = None) -> 
     """The regression network, which has one input, without a cache."""
     source = source_of(regression())
     compiled = inference_unit(source, batch, target or host())
-    native = Native(compiled.unit, compiled.main.plan.arena_bytes, threads, ObjectCache(None))
-    return Model(compiled, source.weights(None), native)
+    native = Native(Code.of(compiled.unit, compiled.workspace_bytes, ObjectCache(None)), threads)
+    return Model(compiled.interface(False), source.weights(None), native)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,8 @@ def test_any_number_of_rows(rows: int, model: Model) -> None:
     x = images(rows)
     found = model(x)
     assert found.shape == (rows, 4)
-    expected = exact(model.compiled.source.graph, {"image": x[:1]}, model.compiled.source.weights(None))
+    source = source_of(regression())
+    expected = exact(source.graph, {"image": x[:1]}, source.weights(None))
     assert_close(found[:1], next(iter(expected.outputs.values())))
     for row in range(rows):
         np.testing.assert_array_equal(model(x[row : row + 1])[0], found[row])

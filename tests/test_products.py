@@ -11,7 +11,6 @@ import pytest
 from cnnc import SGD, Network, UnsupportedError, dense, softmax_cross_entropy
 from cnnc.backend.target import TARGETS
 from cnnc.compiler import compile, find_target
-from cnnc.params import pack_params
 from cnnc.products import Emit, build_product
 from cnnc.source import source_of
 from cnnc.units import CompiledUnit, inference_unit, training_unit
@@ -37,10 +36,10 @@ def test_a_shared_library_computes_what_the_model_computes(tmp_path: Path) -> No
     assert (product.header, product.nbytes) == (tmp_path / "two_way.h", product.path.stat().st_size)
     library = ctypes.CDLL(str(product.path))
     params = ctypes.c_ubyte.in_dll(library, "two_way_params")
-    packed = pack_params(compiled.main.plan, weights)
+    packed = compiled.prepared(weights)
     assert ctypes.string_at(ctypes.addressof(params), packed.nbytes) == packed.tobytes()
     x, y = np.arange(5, dtype=np.float32), np.zeros(2, np.float32)
-    workspace = np.zeros(compiled.main.plan.arena_bytes + 64, np.uint8)
+    workspace = np.zeros(compiled.workspace_bytes + 64, np.uint8)
     pointers = [x.ctypes.data, y.ctypes.data, ctypes.addressof(params), -(-workspace.ctypes.data // 64) * 64]
     library.two_way_run(*map(ctypes.c_void_p, pointers), None)
     np.testing.assert_array_equal(y, compile(net, weights=weights, cache=False)(x[None])[0])
@@ -50,7 +49,7 @@ def test_a_shared_library_computes_what_the_model_computes(tmp_path: Path) -> No
 def test_objects_are_made_for_every_target(target: str, tmp_path: Path) -> None:
     net, compiled = network(), unit(target)
     product = build_product(compiled, Emit.OBJECT, tmp_path / "o.o", net.initial_weights(seed=3))
-    packed = pack_params(compiled.main.plan, net.initial_weights(seed=3))
+    packed = compiled.prepared(net.initial_weights(seed=3))
     assert packed.tobytes() in product.path.read_bytes()
     assert "two_way_params" in (tmp_path / "two_way.h").read_text()
 

@@ -18,11 +18,11 @@ from cnnc.frontend.network import Network
 from cnnc.frontend.weights import load_weights
 from cnnc.ir.evaluate import evaluate
 from cnnc.ir.types import Array
-from cnnc.native import Native
+from cnnc.native import Code, Native
 from cnnc.ops.optimizer import SGD, Adam, Optimizer
 from cnnc.passes.append_updates import initial_states
 from cnnc.products import Emit, build_product
-from cnnc.source import source_of
+from cnnc.source import Source, source_of
 from cnnc.trainer import Epoch, Trainer
 from cnnc.units import inference_unit, training_unit
 from tests.small_networks import classifier, digits, regression
@@ -41,8 +41,8 @@ def trainer_of(net: Network, batch: int, cache: ObjectCache, threads: int = 1) -
     """A trainer that forks at every kernel."""
     source = source_of(net)
     compiled = training_unit(source, batch, replace(host(), fork_flops=0))
-    workspace = compiled.workspace_bytes
-    return Trainer(compiled, source.weights(None), Native(compiled.unit, workspace, threads, cache))
+    native = Native(Code.of(compiled.unit, compiled.workspace_bytes, cache), threads)
+    return Trainer(compiled.interface(False), source.optimizer, source.weights(None), native)
 
 
 def targets(count: int) -> tuple[Array, Array]:
@@ -53,11 +53,11 @@ def targets(count: int) -> tuple[Array, Array]:
 
 
 def reference_steps(
-    trainer: Trainer, batches: list[tuple[Array, Array]], rates: list[float]
+    source: Source, batches: list[tuple[Array, Array]], rates: list[float]
 ) -> tuple[list[float], Mapping[str, Array]]:
     """Losses and params of the training graph evaluated in float64, as it was before planning."""
-    source = trainer.compiled.source
-    stages = {stage.name: stage.graph for stage in trainer.compiled.main.stages}
+    batch = len(batches[0][0])
+    stages = {stage.name: stage.graph for stage in training_unit(source, batch, host()).main.stages}
     step = stages["append_updates"]
     states = initial_states(stages["differentiate"].params, source.optimizer)
     start = {**source.initial_weights(), **states}
@@ -90,14 +90,15 @@ def test_steps_are_those_of_the_reference(
     optimizer: Optimizer,
     cache: ObjectCache,
 ) -> None:
-    trainer = trainer_of(make(optimizer), 5, cache)
+    net = make(optimizer)
+    trainer = trainer_of(net, 5, cache)
     x, y = data(5 * STEPS)
     batches = [(x[i : i + 5], y[i : i + 5]) for i in range(0, len(x), 5)]
     rates = [optimizer.lr * (1 + i % 2) for i in range(STEPS)]
     losses = [trainer.step(*batch, rate)[0] for batch, rate in zip(batches, rates, strict=True)]
-    expected, params = reference_steps(trainer, batches, rates)
+    expected, params = reference_steps(source_of(net), batches, rates)
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
-    first = trainer.compiled.source.initial_weights()
+    first = net.initial_weights()
     for name, array in trainer.weights().items():
         moved = np.abs(params[name].reshape(array.shape) - first[name]).max()
         error = np.abs(array - params[name].reshape(array.shape)).max()
@@ -189,7 +190,7 @@ def test_weights_are_saved_and_taken_up_again(suffix: str, tmp_path: Path, cache
     trainer.fit(digits(32), 1)
     trainer.save(str(path))
     loaded = load_weights(path)
-    assert loaded.keys() == trainer.compiled.source.initial_weights().keys()
+    assert loaded.keys() == classifier().initial_weights().keys()
     for name, array in trainer.weights().items():
         assert array.dtype == np.float32
         np.testing.assert_array_equal(loaded[name], array)

@@ -116,6 +116,10 @@ class KernelBuilder:
         self._buffers.append(buffer)
         return BufferHandle(self, buffer)
 
+    def scratch(self, name: str, shape: Sequence[int]) -> BufferHandle:
+        """Memory of one iteration of the parallel nest, undefined when the iteration begins."""
+        return self.buffer(name, shape, Access.SCRATCH)
+
     @contextmanager
     def loop(
         self, name: str, start: Bound, stop: Bound, step: int = 1, parallel: bool = False

@@ -85,6 +85,8 @@ def _check_signature(kernel: Kernel) -> None:
             buffer.dtype in {"f32", "i32"}, f"buffer {buffer.name}: dtype {buffer.dtype}, not f32 or i32"
         )
         _require(min(buffer.shape, default=1) > 0, f"buffer {buffer.name}: shape {buffer.shape}")
+        is_float = buffer.dtype == "f32" or not buffer.is_scratch
+        _require(is_float, f"buffer {buffer.name}: scratch memory is f32, not {buffer.dtype}")
 
 
 def _check_parallel(block: tuple[Statement, ...], allowed: bool) -> None:

@@ -8,6 +8,7 @@ the loop with their starts, so that blocks whose inner loop begins at the block 
     parallel for b in 0..7 { for i in 8*b..min(8*b + 8, 50) { store x1 y[i], ... } }
 
 has i = 8*b + (0..7). Outer variables are equal on both sides and cancel, as part of the same base.
+Scratch buffers are each iteration's own and never in conflict.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def prove_no_conflicts(kernel: Kernel) -> int:
     Raises VerifyError that names the loop, the buffer and the accesses that may meet.
     """
     found = list(touches(kernel))
-    names = dict.fromkeys(touch.buffer for touch in found if touch.writes)
+    shared = {buffer.name for buffer in kernel.arguments}
+    names = dict.fromkeys(touch.buffer for touch in found if touch.writes and touch.buffer in shared)
     written = {name: [touch for touch in found if touch.buffer == name] for name in names}
     loops = _parallel_loops(kernel)
     for loop in loops:

@@ -3,6 +3,7 @@
 A kernel is first turned into Python closures, one for each statement, then called. All values are
 float32 arrays of `lanes` elements and every operation is rounded once, so results are bit-identical to
 those of native code. Accesses outside a buffer are errors here, whether bounds.py was asked or not.
+Scratch buffers are made here and hold NaN whenever an iteration of a parallel loop begins.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def interpret(kernel: Kernel, buffers: Mapping[str, Array], order: Order = iter)
     `order` permutes the iterations of every parallel loop, to test that their order does not matter.
     Raises ShapeError for a missing or unfitting array, VerifyError for an access outside a buffer.
     """
-    for buffer in kernel.buffers:
+    for buffer in kernel.arguments:
         array = buffers.get(buffer.name)
         if array is None:
             raise ShapeError(f"kernel {kernel.name}: no array for buffer {buffer.name}")
@@ -67,7 +68,8 @@ class _Machine:
 
     def __init__(self, kernel: Kernel, buffers: Mapping[str, Array], order: Order) -> None:
         self._kernel = kernel
-        self._buffers = buffers
+        self._scratch = {b.name: np.full(b.shape, np.nan, np.float32) for b in kernel.buffers if b.is_scratch}
+        self._buffers = {**buffers, **self._scratch}
         self._order = order
         self._variables: dict[str, int] = {}
         self._values: dict[str, F32] = {}
@@ -119,11 +121,14 @@ class _Machine:
         starts, stops = list(map(self._affine, loop.starts)), list(map(self._affine, loop.stops))
         order: Order = self._order if loop.parallel else iter
         variables, name, step, body = self._variables, loop.variable, loop.step, self._block(loop.body)
+        forgotten = tuple(self._scratch.values()) if loop.parallel else ()
 
         def action() -> None:
             first, stop = max(start() for start in starts), min(stop() for stop in stops)
             for value in order(range(first, stop, step)):
                 variables[name] = value
+                for array in forgotten:
+                    array.fill(np.nan)
                 for statement in body:
                     statement()
 

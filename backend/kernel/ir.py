@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,16 +72,39 @@ class Access(enum.Enum):
     READ = "read"
     WRITE = "write"
     READWRITE = "readwrite"
+    SCRATCH = "scratch"
+
+
+SCRATCH_ALIGNMENT = 64
+"""Bytes to whose multiples scratch buffers begin: a cache line, and the widest vector."""
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """A dense row-major array argument. Distinct buffers never overlap in memory."""
+    """A dense row-major array. Distinct buffers never overlap in memory.
+
+    A scratch buffer is no argument: it is memory of one iteration of the parallel nest (of the whole
+    kernel if there is none), whose contents are undefined when the iteration begins.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     access: Access
+
+    @property
+    def is_scratch(self) -> bool:
+        return self.access is Access.SCRATCH
+
+    @property
+    def nbytes(self) -> int:
+        """Elements of every dtype have four bytes."""
+        return 4 * math.prod(self.shape)
+
+
+def aligned_scratch(nbytes: int) -> int:
+    """The next multiple of SCRATCH_ALIGNMENT."""
+    return -(-nbytes // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
 
 
 @dataclass(frozen=True)
@@ -251,11 +275,31 @@ Statement = Let | Declare | Assign | Store | For
 
 @dataclass(frozen=True)
 class Kernel:
-    """A function of its buffers. Kernels with equal text are one kernel."""
+    """A function of its buffers that are not scratch. Kernels with equal text are one kernel."""
 
     name: str
     buffers: tuple[Buffer, ...]
     body: tuple[Statement, ...]
+
+    @cached_property
+    def arguments(self) -> tuple[Buffer, ...]:
+        """The buffers that a caller gives: all but scratch."""
+        return tuple(buffer for buffer in self.buffers if not buffer.is_scratch)
+
+    @cached_property
+    def scratch_offsets(self) -> Mapping[str, int]:
+        """Where each scratch buffer begins, in bytes from the beginning of a thread's scratch memory."""
+        offsets, end = {}, 0
+        for buffer in self.buffers:
+            if buffer.is_scratch:
+                offsets[buffer.name] = end
+                end += aligned_scratch(buffer.nbytes)
+        return MappingProxyType(offsets)
+
+    @cached_property
+    def scratch_bytes(self) -> int:
+        """Scratch memory that a thread needs to run iterations of the kernel."""
+        return sum(aligned_scratch(buffer.nbytes) for buffer in self.buffers if buffer.is_scratch)
 
     @cached_property
     def fingerprint(self) -> str:

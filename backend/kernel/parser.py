@@ -4,7 +4,7 @@ A recursive descent parser over the tokens of tokens.py; line breaks mean no mor
 checks the grammar only: whether names exist and lanes agree is check.py's question.
 
     kernel    := "kernel" name "(" [buffer {"," buffer}] ")" block
-    buffer    := ("read" | "write" | "readwrite") name ":" dtype "[" integers "]"
+    buffer    := ("read" | "write" | "readwrite" | "scratch") name ":" dtype "[" integers "]"
     block     := "{" {statement} "}"
     statement := ["parallel"] "for" name "in" bound ".." bound ["step" integer] block
                | "reg" name ":" "f32x"lanes "[" integers "]" "=" literal
@@ -77,7 +77,7 @@ class _Parser:
 
     def _buffer(self) -> Buffer:
         if self._token.text not in {access.value for access in Access}:
-            self._fail("read, write or readwrite")
+            self._fail("read, write, readwrite or scratch")
         access = Access(self._next())
         name = self._name()
         self._expect(":")

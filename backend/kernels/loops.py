@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, affine
+from cnnc.backend.kernels.site import channel_tiles
 
 CHUNK = 4096
 """Elements of one iteration of a parallel loop over flat memory: 16 KB, half of a first-level cache."""
@@ -19,6 +20,9 @@ Body = Callable[[Affine, int], None]
 
 Term = Callable[[Affine, int], Vec]
 """The vector that starts there, of which that many lanes are valid."""
+
+Tiles = Sequence[tuple[int, int]]
+"""Vectors side by side: where each starts, and how many of its lanes are valid."""
 
 
 @contextmanager
@@ -34,6 +38,25 @@ def vectors(k: KernelBuilder, extent: int, lanes: int, body: Body, unroll: int =
     k.unrolled("j", whole, unroll, lambda i: body(i * lanes, lanes))
     if rest:
         body(affine(whole * lanes), rest)
+
+
+def parallel_tiles(
+    k: KernelBuilder, extent: int, lanes: int, most: int, body: Callable[[Affine, Tiles], None]
+) -> None:
+    """`body(start, tiles)` for groups of up to `most` vectors that cover 0..extent, in parallel if there
+    are several. Must stand directly inside the parallel loops around it."""
+    step, whole = most * lanes, extent - extent % (most * lanes)
+    if extent <= step:
+        body(affine(0), channel_tiles(extent, lanes))
+        return
+    with k.loop("group", 0, extent, step, parallel=True) as group:
+        if whole == extent:
+            body(group, channel_tiles(step, lanes))
+            return
+        with k.loop("full", group, (group + 1, whole)) as start:
+            body(start, channel_tiles(step, lanes))
+        with k.loop("rest", (group, whole), (group + 1, whole + 1)) as start:
+            body(start, channel_tiles(extent - whole, lanes))
 
 
 def flat_vectors(k: KernelBuilder, size: int, lanes: int, begin: Callable[[], Body]) -> None:

@@ -1,75 +1,59 @@
-"""Gradients of max and mean pooling: every window's gradient goes to places of its map, channels last.
+"""Gradients of max and mean pooling, channels last: every place of the map gathers from its windows.
 
-Windows that cover the map exactly once are written straight to the result. Others overlap or leave
-gaps: their rows of the map are zeroed just before the first window adds to them, and go through the
-epilogue just behind the last, while they are in the cache.
+Windows that cover the map exactly once are computed one by one. Where windows overlap or leave gaps the
+map is cut into cells of stride rows by stride columns: a cell's places belong to the same few windows,
+of which the last begins with the cell. So every place is written once, by the iteration that owns it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import reduce
 
-from cnnc.backend.kernel.builder import Bound, KernelBuilder, Vec
-from cnnc.backend.kernel.ir import Affine, Kernel
+from cnnc.backend.kernel.builder import KernelBuilder, Tile, Vec
+from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.loops import nest, vectors
 from cnnc.backend.kernels.region import Epilogue, Region, point
-from cnnc.backend.kernels.site import Arguments, Site, Tensor, declare
-from cnnc.backend.kernels.windows import Pixels, Windows
+from cnnc.backend.kernels.shares import Shares
+from cnnc.backend.kernels.site import Arguments, Site, declare
+from cnnc.backend.kernels.windows import Pixels, Windows, each_step
 from cnnc.ops.pool import MaxPool2dGrad, MeanPool2dGrad
 
-Share = Callable[[Affine, Affine], Vec]
-"""What the place at row y, column x of the map gets from a window; places are asked in row-major order."""
+
+def max_pool2d_grad(site: Site) -> Kernel:
+    """dy, x, y -> dx: the first place of a window whose x is y gets its dy."""
+    grad = _Grad.of(site)
+    if grad.windows.tile:
+        return _max_of_tiles(grad)
+    return _gather(grad, lambda run, vector: _max_of_run(grad, run, vector))
+
+
+def mean_pool2d_grad(site: Site) -> Kernel:
+    """dy -> dx: every place of a window gets its dy over the window's counted elements."""
+    grad = _Grad.of(site)
+    op = grad.region.anchor
+    assert isinstance(op, MeanPool2dGrad)
+    shares = Shares.of(grad.k, op, grad.region.result.type, grad.region.anchor_tensor(0).type)
+    if grad.windows.tile:
+        return _mean_of_tiles(grad, shares)
+    return _gather(grad, lambda run, vector: _mean_of_run(grad, shares, run, vector))
 
 
 @dataclass(frozen=True)
 class _Vector:
-    """One vector of channels of one window: which image, which window, which channels."""
+    """Channels of an image."""
 
     image: Affine
-    oy: Affine
-    ox: Affine
     channel: Affine
     lanes: int
     count: int
 
 
-def max_pool2d_grad(site: Site) -> Kernel:
-    """dy, x, y -> dx: the first place of a window whose x is y gets its dy."""
-    kernel = _Spread.of(site)
-
-    def share(at: _Vector) -> Share:
-        k = kernel.k
-        rest = k.register("rest", at.lanes, (1,))
-        rest[0,] = kernel.pixels(0, at).load(at.oy, at.ox)
-        y, x = kernel.pixels(2, at).load(at.oy, at.ox), kernel.pixels(1, at)
-
-        def place(row: Affine, column: Affine) -> Vec:
-            found = x.load(row, column)
-            given = k.compute("select_eq", found, y, rest[0,], 0.0)
-            rest[0,] = k.compute("select_eq", found, y, 0.0, rest[0,])
-            return given
-
-        return place
-
-    return kernel.build(share)
-
-
-def mean_pool2d_grad(site: Site) -> Kernel:
-    """dy -> dx: every place of a window gets dy / (Kh * Kw)."""
-    kernel = _Spread.of(site)
-    part = 1.0 / kernel.windows.taps
-
-    def share(at: _Vector) -> Share:
-        value = kernel.pixels(0, at).load(at.oy, at.ox) * part
-        return lambda row, column: value
-
-    return kernel.build(share)
-
-
 @dataclass(frozen=True)
-class _Spread:
-    """A kernel that gives every window's shares to the map; `build` writes it."""
+class _Grad:
+    """The kernel under construction, and the windows of its op."""
 
     k: KernelBuilder
     region: Region
@@ -77,103 +61,210 @@ class _Spread:
     windows: Windows
 
     @classmethod
-    def of(cls, site: Site) -> _Spread:
+    def of(cls, site: Site) -> _Grad:
         region = Region(site)
         op = region.anchor
         assert isinstance(op, MaxPool2dGrad | MeanPool2dGrad)
-        windows = Windows.of(op, region.result.type, region.anchor_tensor(0).type)
         k = KernelBuilder(op.name)
-        return cls(k, region, declare(k, site, read_back=not windows.tile), windows)
+        windows = Windows.of(op, region.result.type, region.anchor_tensor(0).type)
+        return cls(k, region, declare(k, site), windows)
 
     @property
-    def dx(self) -> Tensor:
-        return self.region.site.results[0]
+    def images(self) -> int:
+        return self.region.result.type.shape[0]
 
     def pixels(self, operand: int, at: _Vector) -> Pixels:
         """Channels of an operand of the anchor."""
         handle = self.arguments.operands[self.region.operand(operand)]
         return Pixels(handle, self.region.anchor_tensor(operand), at.image, at.channel, at.lanes, at.count)
 
-    def build(self, share: Callable[[_Vector], Share]) -> Kernel:
-        images, rows = self.dx.shape[0], self.windows.result[0]
-        if self.windows.tile:
-            with nest(self.k, (images, rows), parallel=True) as (image, oy):
-                self._each_vector(image, oy, lambda at, taps: self._write(at, taps, share(at)))
-            return self.k.build()
-        with self.k.loop("i", 0, images, parallel=True) as image:
-            self._image(image, share)
-        return self.k.build()
+    def finish(self, at: _Vector, y: Affine, values: Sequence[tuple[Affine, Vec]]) -> None:
+        """Finish the vectors of some columns of row `y`."""
+        points = {point(at.image, at.channel, y, x): value for x, value in values}
+        Epilogue(self.k, self.region, self.arguments).finish(points, at.count)
 
-    def _each_vector(self, image: Affine, oy: Affine, body: Callable[[_Vector, Sequence[int]], None]) -> None:
-        """`body` for the vectors of a row of windows, with the columns of the window on the map."""
-        channels = self.dx.shape[1]
+    def vectors(self, image: Affine, body: Callable[[_Vector], None]) -> None:
+        """`body` for all channels of an image."""
+        channels = self.region.result.type.shape[1]
         lanes = self.region.site.lanes(channels)
+        vectors(
+            self.k, channels, lanes, lambda start, count: body(_Vector(image, start, lanes, count)), unroll=1
+        )
 
-        def column(ox: Affine, taps: Sequence[int]) -> None:
-            def tile(start: Affine, count: int) -> None:
-                body(_Vector(image, oy, ox, start, lanes, count), taps)
 
-            vectors(self.k, channels, lanes, tile)
+def _max_of_tiles(grad: _Grad) -> Kernel:
+    """Window by window: the place that takes the gradient leaves nothing to those behind it."""
+    k, windows = grad.k, grad.windows
+    with nest(k, (grad.images, windows.result[0]), parallel=True) as (image, oy):
 
-        self.windows.each_column(self.k, column)
+        def window(at: _Vector, ox: Affine) -> None:
+            x, y = grad.pixels(1, at), grad.pixels(2, at).load(oy, ox)
+            rest = k.register("rest", at.lanes, (1,))
+            rest[0,] = grad.pixels(0, at).load(oy, ox)
 
-    def _write(self, at: _Vector, taps: Sequence[int], share: Share) -> None:
-        """Finish the places of a window that has them for itself."""
-        epilogue = Epilogue(self.k, self.region, self.arguments)
+            def row(r: Affine) -> None:
+                line, values = windows.row(oy, r), []
+                for s in range(windows.kernel[1]):
+                    column = windows.column(ox, s)
+                    found = x.load(line, column)
+                    values.append((column, k.compute("select_eq", found, y, rest[0,], 0.0)))
+                    rest[0,] = k.compute("select_eq", found, y, 0.0, rest[0,])
+                grad.finish(at, line, values)
 
-        def row(r: Affine) -> None:
-            y = self.windows.row(at.oy, r)
-            columns = [self.windows.column(at.ox, s) for s in taps]
-            epilogue.finish({point(at.image, at.channel, y, x): share(y, x) for x in columns}, at.count)
+            windows.each_row(k, oy, True, row)
 
-        self.windows.each_row(self.k, at.oy, row)
+        with k.loop("ox", 0, windows.result[1]) as ox:
+            grad.vectors(image, lambda at: window(at, ox))
+    return k.build()
 
-    def _add(self, at: _Vector, taps: Sequence[int], share: Share) -> None:
-        """Add a window's shares to what is in the result."""
-        dx = Pixels(self.arguments.results[0], self.dx, at.image, at.channel, at.lanes, at.count)
 
-        def row(r: Affine) -> None:
-            y = self.windows.row(at.oy, r)
-            for x in [self.windows.column(at.ox, s) for s in taps]:
-                dx.store(y, x, dx.load(y, x) + share(y, x))
+def _mean_of_tiles(grad: _Grad, shares: Shares) -> Kernel:
+    """Every place copies a share of its window's gradient."""
+    k, windows = grad.k, grad.windows
+    share = shares.one
+    assert share is not None, "windows without padding are of one size"
+    with nest(k, (grad.images, windows.result[0], windows.kernel[0]), parallel=True) as (image, oy, r):
+        with k.loop("ox", 0, windows.result[1]) as ox, k.loop("s", 0, windows.kernel[1]) as s:
+            line, column = windows.row(oy, r), windows.column(ox, s)
 
-        self.windows.each_row(self.k, at.oy, row)
+            def place(at: _Vector) -> None:
+                grad.finish(at, line, [(column, grad.pixels(0, at).load(oy, ox) * share)])
 
-    def _image(self, image: Affine, share: Callable[[_Vector], Share]) -> None:
-        """Rows of windows in order; before each, zero the rows of the map that it is the first to
-        reach, behind each, finish those that it is the last to reach."""
-        windows, height = self.windows, self.dx.shape[2]
-        step, top = windows.stride[0], windows.pad[0]
-        reach = max(windows.kernel[0], step) - top
-        zero = self._zero
-        self._rows(image, 0, min(height, max(0, reach - step)), zero)
-        with self.k.loop("oy", 0, windows.result[0]) as oy:
-            self._rows(image, (0, oy * step + (reach - step)), (height, oy * step + reach), zero)
-            self._each_vector(image, oy, lambda at, taps: self._add(at, taps, share(at)))
-            self._rows(image, (0, oy * step - top), (height, (oy + 1) * step - top), self._finish)
-        last = (windows.result[0] - 1) * step
-        self._rows(image, min(height, last + reach), height, zero)
-        self._rows(image, min(height, last + step - top), height, self._finish)
+            grad.vectors(image, place)
+    return k.build()
 
-    def _rows(
-        self, image: Affine, start: Bound, stop: Bound, body: Callable[[Pixels, Affine, Affine], None]
-    ) -> None:
-        """`body` for all pixels of some rows of the map, unless there is nothing to do."""
-        if start == stop or (body == self._finish and not self.region.epilogue):
+
+@dataclass(frozen=True)
+class _Run:
+    """Places of row `y` in some cells side by side, and the windows that have them.
+
+    `row` and `column` are the cells' numbers, the first cell's; `r` is the places' row in the cell.
+    `columns` are the places, counted from the first cell's first column. `windows` gives for each
+    window its column, counted from the first cell's, and its columns that are on the map.
+    """
+
+    y: Affine
+    row: Affine
+    r: Affine
+    column: Affine
+    columns: tuple[int, ...]
+    windows: tuple[tuple[int, range], ...]
+
+
+def _gather(grad: _Grad, body: Callable[[_Run, _Vector], None]) -> Kernel:
+    """`body` for every run of cells that has windows, and every vector of channels; parallel over rows of
+    cells."""
+    k, (height, _), (step, _) = grad.k, grad.windows.size, grad.windows.stride
+    top = grad.windows.pad[0]
+
+    def places(run: _Run, at: _Vector) -> None:
+        if run.windows:
+            body(run, at)
+        else:
+            _finish(grad, run, at, [k.constant(0.0, at.lanes)] * len(run.columns))
+
+    def line(image: Affine, row: Affine, r: Affine) -> None:
+        start = _Run(row * step + r - top, row, r, affine(0), (), ())
+        _each_run(grad, start, lambda run: grad.vectors(image, lambda at: places(run, at)))
+
+    if step == 1:
+        with nest(k, (grad.images, height), parallel=True) as (image, y):
+            line(image, y + top, affine(0))
+        return k.build()
+    with nest(k, (grad.images, -(-(height + top) // step)), parallel=True) as (image, row):
+        above, below = top - row * step, height + top - row * step
+        with k.loop("r", (0, above), (step, below)) as r:
+            line(image, row, r)
+    return k.build()
+
+
+def _each_run(grad: _Grad, line: _Run, body: Callable[[_Run], None]) -> None:
+    """`body` for runs of cells of a line: those whose windows all lie on the map share their code."""
+    windows = grad.windows
+    (_, wide), (_, step), (_, width), left = windows.kernel, windows.stride, windows.size, windows.pad[1]
+    before, cells = (wide - 1) // step, -(-(width + left) // step)
+    registers = grad.region.site.target.registers
+    most = max(1, min(registers // 4, (registers - 4 - before) // (step + 1)))
+    first = min(cells, before - (-left // step))
+    end = max(first, min(cells, windows.result[1], (width + left - max(wide, step)) // step + 1))
+
+    def edge(start: int, stop: int) -> None:
+        for cell in range(start, stop, most):
+            count = min(most, stop - cell)
+            columns = (c for c in range(count * step) if 0 <= cell * step + c - left < width)
+            near = (d for d in range(-before, count) if 0 <= cell + d < windows.result[1])
+            on_map = tuple((d, taps) for d in near if (taps := windows.taps(cell + d)))
+            body(replace(line, column=affine(cell), columns=tuple(columns), windows=on_map))
+
+    def inner(cell: Affine, count: int) -> None:
+        all_taps = tuple((d, range(wide)) for d in range(-before, count))
+        body(replace(line, column=cell, columns=tuple(range(count * step)), windows=all_taps))
+
+    edge(0, first)
+    each_step(grad.k, first, end, most, inner)
+    edge(end, cells)
+
+
+@contextmanager
+def _windows_row(grad: _Grad, run: _Run) -> Iterator[tuple[Affine, Affine]]:
+    """A loop over the rows of windows that have the run's row: each with the row's number in the window."""
+    (high, _), (step, _) = grad.windows.kernel, grad.windows.stride
+    with grad.k.loop("oy", (0, run.row - (high - 1) // step), (grad.windows.result[0], run.row + 1)) as oy:
+        tap = run.r + (run.row - oy) * step
+        if high % step == 0:
+            yield oy, tap
             return
-        _, channels, _, width = self.dx.shape
-        lanes = self.region.site.lanes(channels)
-        with self.k.loop("y", start, stop) as y, self.k.loop("x", 0, width) as x:
+        with grad.k.loop("has", 0, (1, high - tap)):
+            yield oy, tap
 
-            def tile(channel: Affine, count: int) -> None:
-                dx = Pixels(self.arguments.results[0], self.dx, image, channel, lanes, count)
-                body(dx, y, x)
 
-            vectors(self.k, channels, lanes, tile)
+def _max_of_run(grad: _Grad, run: _Run, at: _Vector) -> None:
+    """Each window offers its gradient to its places in order, down to those of the run's row."""
+    k, windows = grad.k, grad.windows
+    dy, x, y = (grad.pixels(operand, at) for operand in range(3))
+    step, wanted = windows.stride[1], {c: i for i, c in enumerate(run.columns)}
+    sums = k.register("sum", at.lanes, (len(wanted),))
+    touched = sorted({d * step + s for d, taps in run.windows for s in taps})
 
-    def _zero(self, dx: Pixels, y: Affine, x: Affine) -> None:
-        dx.store(y, x, self.k.constant(0.0, dx.lanes))
+    def offer(rest: Tile, oy: Affine, line: Affine, take: bool) -> None:
+        found = {c: x.load(line, run.column * step + c - windows.pad[1]) for c in touched}
+        for number, (d, taps) in enumerate(run.windows):
+            highest = y.load(oy, run.column + d)
+            for s in taps:
+                c = d * step + s
+                if take and c in wanted:
+                    given = k.compute("select_eq", found[c], highest, rest[number,], 0.0)
+                    sums[wanted[c],] = sums[wanted[c],] + given
+                rest[number,] = k.compute("select_eq", found[c], highest, 0.0, rest[number,])
 
-    def _finish(self, dx: Pixels, y: Affine, x: Affine) -> None:
-        epilogue = Epilogue(self.k, self.region, self.arguments)
-        epilogue.finish({point(dx.image, dx.channel, y, x): dx.load(y, x)}, dx.count)
+    with _windows_row(grad, run) as (oy, tap):
+        rest = k.register("rest", at.lanes, (len(run.windows),))
+        for number, (d, _) in enumerate(run.windows):
+            rest[number,] = dy.load(oy, run.column + d)
+        with k.loop("r", (0, windows.pad[0] - oy * windows.stride[0]), tap) as r:
+            offer(rest, oy, windows.row(oy, r), take=False)
+        offer(rest, oy, run.y, take=True)
+    _finish(grad, run, at, [sums[i,] for i in range(len(wanted))])
+
+
+def _mean_of_run(grad: _Grad, shares: Shares, run: _Run, at: _Vector) -> None:
+    """The windows of one column are added up first, then the columns that have a place."""
+    k, dy, step = grad.k, grad.pixels(0, at), grad.windows.stride[1]
+    parts = k.register("part", at.lanes, (len(run.windows),))
+    with _windows_row(grad, run) as (oy, _):
+        for number, (d, taps) in enumerate(run.windows):
+            value = dy.load(oy, run.column + d)
+            if shares.one is None:
+                value = value * shares.of_window(oy, False, run.column + d, taps, at.lanes)
+            parts[number,] = parts[number,] + value
+    values = []
+    for c in run.columns:
+        having = [parts[number,] for number, (d, taps) in enumerate(run.windows) if c - d * step in taps]
+        total = reduce(Vec.__add__, having) if having else k.constant(0.0, at.lanes)
+        values.append(total if shares.one is None else total * shares.one)
+    _finish(grad, run, at, values)
+
+
+def _finish(grad: _Grad, run: _Run, at: _Vector, values: Sequence[Vec]) -> None:
+    places = [grad.windows.column(run.column, c) for c in run.columns]
+    grad.finish(at, run.y, list(zip(places, values, strict=True)))

@@ -13,6 +13,7 @@ from cnnc.backend.kernel.bounds import prove_bounds
 from cnnc.backend.kernel.check import check_kernel
 from cnnc.backend.kernel.conflicts import prove_no_conflicts
 from cnnc.backend.kernel.ir import Kernel
+from cnnc.backend.kernels.concat import concat, take_slice
 from cnnc.backend.kernels.direct import conv2d, conv2d_input_grad, dense_input_grad, dense_product
 from cnnc.backend.kernels.elementwise import elementwise
 from cnnc.backend.kernels.losses import (
@@ -31,9 +32,11 @@ from cnnc.backend.kernels.relayout import relayout, reshape
 from cnnc.backend.kernels.site import Site
 from cnnc.backend.kernels.softmax import softmax, softmax_grad
 from cnnc.backend.kernels.weight_grad import conv2d_weight_grad, dense_weight_grad
+from cnnc.backend.kernels.winograd_weights import winograd_weights
 from cnnc.errors import UnsupportedError
 from cnnc.ir.location import UNKNOWN, Location
 from cnnc.ir.op import Op
+from cnnc.ops.concat import Concat, Slice
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.dense import Dense, DenseInputGrad, DenseWeightGrad
 from cnnc.ops.elementwise import Elementwise
@@ -48,6 +51,7 @@ from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
 from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Constant, Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
 from cnnc.ops.softmax import Softmax, SoftmaxGrad
+from cnnc.ops.winograd import WinogradWeights
 
 KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
     {
@@ -57,6 +61,7 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
         Dense: dense_product,
         DenseInputGrad: dense_input_grad,
         DenseWeightGrad: dense_weight_grad,
+        WinogradWeights: winograd_weights,
         Elementwise: elementwise,
         MaxPool2d: max_pool2d,
         MaxPool2dGrad: max_pool2d_grad,
@@ -78,6 +83,8 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
         Crop2d: crop2d,
         Dilate2d: dilate2d,
         Constant: constant,
+        Concat: concat,
+        Slice: take_slice,
     }
 )
 """A kernel function serves its op, the op's subclasses and regions anchored by either."""

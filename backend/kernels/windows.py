@@ -1,4 +1,8 @@
-"""Pooling windows on channels-last maps, for kernels that never touch the padding."""
+"""Pooling windows on channels-last maps, for kernels that never touch the padding.
+
+Windows that lie on the map share code; those that stick out have their own, by columns, or clip their
+rows when they run.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +44,6 @@ class Pixels:
     def load(self, y: Affine, x: Affine) -> Vec:
         return self.handle.load(self._place(y, x), self.lanes, self.count)
 
-    def store(self, y: Affine, x: Affine, value: Vec) -> None:
-        self.handle.store(self._place(y, x), value, self.count)
-
     def _place(self, y: Affine, x: Affine) -> tuple[Coordinate, ...]:
         return self.tensor.place((self.image, self.channel, y, x))
 
@@ -73,41 +74,82 @@ class Windows:
         return not any(self.pad) and all(k * n == size and (k == s or n == 1) for k, s, size, n in steps)
 
     @property
-    def taps(self) -> int:
-        return math.prod(self.kernel)
+    def are_small(self) -> bool:
+        """Whether a window is written out, place by place."""
+        return math.prod(self.kernel) <= UNROLLED_TAPS
 
-    def row(self, oy: Affine, r: Affine) -> Affine:
+    def row(self, oy: Affine, r: Affine | int) -> Affine:
         """The map's row under row `r` of windows in row `oy`."""
         return oy * self.stride[0] + r - self.pad[0]
 
-    def column(self, ox: Affine, s: int) -> Affine:
+    def column(self, ox: Affine, s: Affine | int) -> Affine:
         return ox * self.stride[1] + s - self.pad[1]
 
-    def each_row(self, k: KernelBuilder, oy: Affine, body: Callable[[Affine], None]) -> None:
-        """`body(r)` for the rows of windows in row `oy` that are on the map."""
-        height, below = self.size[0] + self.pad[0], (self.result[0] - 1) * self.stride[0] + self.kernel[0]
-        clipped = self.pad[0] > 0 or below > height
-        if not clipped and self.taps <= UNROLLED_TAPS:
+    def inside(self, axis: int) -> tuple[int, int]:
+        """First and end of the rows (axis 0) or columns (1) of windows that lie on the map."""
+        before, step, wide = self.pad[axis], self.stride[axis], self.kernel[axis]
+        first = min(self.result[axis], -(-before // step))
+        return first, max(first, min(self.result[axis], (self.size[axis] + before - wide) // step + 1))
+
+    def taps(self, ox: int) -> range:
+        """The columns of a window in column `ox` that are on the map."""
+        start = ox * self.stride[1] - self.pad[1]
+        return range(max(0, -start), min(self.kernel[1], self.size[1] - start))
+
+    def split_rows(self, k: KernelBuilder, oy: Affine, body: Callable[[Affine, bool], None]) -> None:
+        """`body(oy, whole)` once for a row of windows, as code that knows whether the row is on the map."""
+        first, end = self.inside(0)
+        if (first, end) == (0, self.result[0]):
+            body(oy, True)
+            return
+        if first < end:
+            with k.loop("inside", (oy, first), (oy + 1, end)) as row:
+                body(row, True)
+        if first > 0:
+            with k.loop("above", oy, (oy + 1, first)) as row:
+                body(row, False)
+        if end < self.result[0]:
+            with k.loop("below", (oy, end), oy + 1) as row:
+                body(row, False)
+
+    def each_row(self, k: KernelBuilder, oy: Affine, whole: bool, body: Callable[[Affine], None]) -> None:
+        """`body(r)` for the rows of windows in row `oy` that are on the map: all of them if `whole`."""
+        if whole and self.are_small:
             for number in range(self.kernel[0]):
                 body(affine(number))
             return
         shift = oy * self.stride[0]
-        start: Bound = (0, self.pad[0] - shift) if clipped else 0
-        stop: Bound = (self.kernel[0], height - shift) if clipped else self.kernel[0]
+        start: Bound = 0 if whole else (0, self.pad[0] - shift)
+        stop: Bound = self.kernel[0] if whole else (self.kernel[0], self.size[0] + self.pad[0] - shift)
         with k.loop("r", start, stop) as r:
             body(r)
 
-    def each_column(self, k: KernelBuilder, body: Callable[[Affine, Sequence[int]], None]) -> None:
-        """`body(ox, taps)` for every column of windows and the window's columns that are on the map.
+    def each_run(
+        self, k: KernelBuilder, most: int, body: Callable[[Affine, Sequence[range]], None]
+    ) -> None:
+        """`body(ox, taps)` for runs of up to `most` windows side by side in a row: the column of the first
+        window, and for each window its columns that are on the map."""
+        first, end = self.inside(1)
 
-        Windows inside the map share a loop; those that stick out are written one by one.
-        """
-        left, width, wide, step = self.pad[1], self.size[1], self.kernel[1], self.stride[1]
-        first = min(self.result[1], -(-left // step))
-        last = max(first, min(self.result[1], (width + left - wide) // step + 1))
-        edges = [*range(first), *range(last, self.result[1])]
-        if first < last:
-            with k.loop("ox", first, last) as ox:
-                body(ox, range(wide))
-        for edge in edges:
-            body(affine(edge), range(max(0, left - edge * step), min(wide, width + left - edge * step)))
+        def edge(start: int, stop: int) -> None:
+            for ox in range(start, stop, most):
+                body(affine(ox), [self.taps(each) for each in range(ox, min(ox + most, stop))])
+
+        edge(0, first)
+        whole = [range(self.kernel[1])]
+        each_step(k, first, end, most, lambda ox, count: body(ox, whole * count))
+        edge(end, self.result[1])
+
+
+def each_step(
+    k: KernelBuilder, first: int, end: int, step: int, body: Callable[[Affine, int], None]
+) -> None:
+    """`body(start, count)` for first..end in steps: a loop over the full ones, then what is left."""
+    full = first + (end - first) // step * step
+    if full - first > step:
+        with k.loop("ox", first, full, step) as start:
+            body(start, step)
+    elif full > first:
+        body(affine(first), step)
+    if full < end:
+        body(affine(full), end - full)

@@ -100,13 +100,13 @@ static job read_job(const char *const *files) {
 }
 
 /* The packed parameters: those inside the program, or packed from the file into *owned. */
-static const void *load_params(const char *weights, void **owned) {
+static const void *load_params(const char *weights, void *workspace, void **owned) {
     *owned = NULL;
     if (weights == NULL) return NETWORK_PARAMS;
     float *values = safetensors_read(weights, network_weights, NETWORK_WEIGHTS);
     *owned = memory_aligned(NETWORK_PARAM_BYTES);
     memset(*owned, 0, NETWORK_PARAM_BYTES);
-    NETWORK_PACK(values, *owned);
+    NETWORK_PACK(values, *owned, workspace);
     free(values);
     return *owned;
 }
@@ -153,11 +153,11 @@ static void run_program(const char *const *files, const char *weights, int threa
     if (!NETWORK_SUPPORTED())
         fail(NULL, "this processor lacks instructions of %s, its target", NETWORK_TARGET);
     void *owned = NULL;
-    const void *params = load_params(weights, &owned);
+    void *workspace = memory_aligned(NETWORK_WORKSPACE_BYTES);
+    const void *params = load_params(weights, workspace, &owned);
     job j = read_job(files);
     cnnc_pool *pool = threads > 1 ? NETWORK_POOL_CREATE(threads) : NULL;
     if (threads > 1 && pool == NULL) fail(NULL, "cannot start %d threads", threads);
-    void *workspace = memory_aligned(NETWORK_WORKSPACE_BYTES);
     run_job(&j, params, workspace, pool);
     if (pool != NULL) NETWORK_POOL_DESTROY(pool);
     free(workspace);

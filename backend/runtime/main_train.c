@@ -143,12 +143,15 @@ static settings read_settings(int argc, char **argv) {
 }
 
 /* The built-in parameters, or the given weights with the optimizer's state as it begins. */
-static void *load_params(const char *weights) {
+static void *load_params(const char *weights, void *workspace) {
     void *params = memory_aligned(NETWORK_PARAM_BYTES);
-    memcpy(params, NETWORK_PARAMS, NETWORK_PARAM_BYTES);
-    if (weights == NULL) return params;
+    if (weights == NULL) {
+        memcpy(params, NETWORK_PARAMS, NETWORK_PARAM_BYTES);
+        return params;
+    }
     float *values = safetensors_read(weights, network_weights, NETWORK_WEIGHTS);
-    NETWORK_PACK(values, params);
+    memset(params, 0, NETWORK_PARAM_BYTES);
+    NETWORK_PACK(values, params, workspace);
     free(values);
     return params;
 }
@@ -157,10 +160,10 @@ static trainer create_trainer(const settings *s) {
     trainer t = {
         .images = memory_array(NETWORK_BATCH * network_inputs[0].size, sizeof(float)),
         .labels = memory_array(NETWORK_BATCH, sizeof(int32_t)),
-        .params = load_params(s->weights),
         .workspace = memory_aligned(NETWORK_WORKSPACE_BYTES),
         .pool = s->threads > 1 ? NETWORK_POOL_CREATE(s->threads) : NULL,
     };
+    t.params = load_params(s->weights, t.workspace);
     if (s->threads > 1 && t.pool == NULL) fail(NULL, "cannot start %d threads", s->threads);
     return t;
 }

@@ -24,6 +24,8 @@ class Trait(enum.Enum):
     VIEW = "the row-major result is the row-major operand under another shape: no copy is owed"
     POOLING = "each result element depends on a window of operand 0 in the same channel"
     CONTRACTION = "a convolution or dense product, which can take an epilogue"
+    JOIN = "the result is the operands one behind the other along `axis`"
+    PART = "the result is the operand's elements from `start` on along `axis`"
     EPILOGUE = "a kernel that can apply a fused elementwise epilogue to its result"
 
 

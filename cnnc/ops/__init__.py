@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from cnnc.ir.op import Op
+from cnnc.ops.concat import Concat, Slice
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.dense import Dense, DenseInputGrad, DenseWeightGrad
 from cnnc.ops.elementwise import Add, Bias, Map, Mul, Relu, Sigmoid, Sub, Tanh
@@ -21,13 +22,16 @@ from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
 from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Constant, Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
 from cnnc.ops.softmax import Softmax, SoftmaxGrad
+from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 
 _ALL: tuple[type[Op], ...] = (
     *(Conv2d, Conv2dInputGrad, Conv2dWeightGrad),
+    *(WinogradWeights, WinogradConv2d, WinogradWeightGrad),
     *(Dense, DenseInputGrad, DenseWeightGrad),
     *(MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad),
     *(Relu, Tanh, Sigmoid, Add, Sub, Mul, Bias, Map),
     *(Flatten, Reshape, Relayout, Pad2d, Crop2d, Dilate2d, Constant),
+    *(Concat, Slice),
     *(Sum, Broadcast, Softmax, SoftmaxGrad, Fused),
     *(SoftmaxCrossEntropy, SoftmaxCrossEntropyGrad, SquaredError, SquaredErrorGrad, CorrectCount),
 )

@@ -12,7 +12,7 @@ from cnnc.errors import ShapeError, UnsupportedError
 from cnnc.ir.graph import Value
 from cnnc.ir.op import Emitter, Op, Sample, Trait
 from cnnc.ir.types import Array, TensorType, f32
-from cnnc.ops.check import expect_rank, expect_type, take_floats
+from cnnc.ops.check import expect_ints, expect_rank, expect_type, take_floats
 from cnnc.ops.samples import LinkedSample
 from cnnc.ops.window import Window
 
@@ -116,8 +116,39 @@ class MaxPool2dGrad(_Pool):
 
 
 @dataclass(frozen=True)
-class MeanPool2d(_Pool):
-    """x [N,C,H,W] -> y: the sum of each window over Kh * Kw; padding counts as zeros."""
+class _MeanPool(_Pool):
+    """What the two means share: how many elements each window's sum is divided by.
+
+    Padding counts as zeros, but for the outermost `uncounted` = (top, left, bottom, right) rows and
+    columns of it, which are no part of a window's size.
+    """
+
+    uncounted: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def counts(self, axis: int, size: int, windows: int) -> tuple[int, ...]:
+        """The counted rows (axis 0) or columns (1) of each of so many windows on a map of that size."""
+        first = self.uncounted[axis]
+        end = self.pad[axis] + size + self.pad[axis + 2] - self.uncounted[axis + 2]
+        starts = (i * self.stride[axis] for i in range(windows))
+        return tuple(min(start + self.kernel[axis], end) - max(start, first) for start in starts)
+
+    def _areas(self, x: TensorType, y: TensorType) -> Array:
+        """The counted elements of each window, [H',W']."""
+        rows, columns = (self.counts(axis, x.shape[2 + axis], y.shape[2 + axis]) for axis in (0, 1))
+        return np.outer(rows, columns)
+
+    def _result(self, x: TensorType) -> TensorType:
+        result = super()._result(x)
+        expect_ints("uncounted", self.uncounted, 4, 0)
+        if any(u > p for u, p in zip(self.uncounted, self.pad, strict=True)):
+            outside, pads = (",".join(map(str, sides)) for sides in (self.uncounted, self.pad))
+            raise ShapeError(f"uncounted ({outside}) is part of the padding, which is ({pads})")
+        return result
+
+
+@dataclass(frozen=True)
+class MeanPool2d(_MeanPool):
+    """x [N,C,H,W] -> y: the sum of each window over its counted elements, Kh * Kw where all are."""
 
     name: ClassVar[str] = "mean_pool2d"
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.POOLING, Trait.EPILOGUE})
@@ -132,7 +163,7 @@ class MeanPool2d(_Pool):
         total = np.zeros((*x.shape[:2], *size), x.dtype)
         for _, _, rows, columns in self.window.taps(size):
             total += padded[:, :, rows, columns]
-        return (total / x.dtype.type(self.kernel[0] * self.kernel[1]),)
+        return (total / self._areas(f32(*x.shape), f32(*total.shape)).astype(x.dtype),)
 
     def grad(
         self,
@@ -142,19 +173,21 @@ class MeanPool2d(_Pool):
         result_grads: Sequence[Value],
     ) -> Sequence[Value | None]:
         *_, height, width = operands[0].type.shape
-        op = MeanPool2dGrad(self.kernel, self.stride, self.pad, size=(height, width))
+        op = MeanPool2dGrad(self.kernel, self.stride, self.pad, self.uncounted, size=(height, width))
         return (emit.emit(op, result_grads[0]),)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         for window, x in _CASES:
             yield Sample(cls(*window), (f32(*x),))
+        for window, uncounted, x in _COUNTED:
+            yield Sample(cls(*window, uncounted), (f32(*x),))
 
 
 @dataclass(frozen=True)
-class MeanPool2dGrad(_Pool):
-    """dy [N,C,H',W'] -> dx [N,C,H,W]: dy / (Kh * Kw) to each place of its window, added up where
-    windows overlap; `size` = (H, W) is the input's."""
+class MeanPool2dGrad(_MeanPool):
+    """dy [N,C,H',W'] -> dx [N,C,H,W]: dy over the window's counted elements to each of its places, added
+    up where windows overlap; `size` = (H, W) is the input's."""
 
     name: ClassVar[str] = "mean_pool2d_grad"
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.EPILOGUE})
@@ -169,11 +202,12 @@ class MeanPool2dGrad(_Pool):
 
     def reference(self, *operands: Array) -> tuple[Array, ...]:
         (dy,) = operands
-        share = dy / dy.dtype.type(self.kernel[0] * self.kernel[1])
-        dx = self.window.padded(np.zeros((*dy.shape[:2], *self.size), dy.dtype))
+        dx = np.zeros((*dy.shape[:2], *self.size), dy.dtype)
+        share = dy / self._areas(f32(*dx.shape), f32(*dy.shape)).astype(dy.dtype)
+        padded = self.window.padded(dx)
         for _, _, rows, columns in self.window.taps(dy.shape):
-            dx[:, :, rows, columns] += share
-        return (self.window.cropped(dx),)
+            padded[:, :, rows, columns] += share
+        return (self.window.cropped(padded),)
 
     def grad(
         self,
@@ -182,13 +216,17 @@ class MeanPool2dGrad(_Pool):
         results: Sequence[Value],
         result_grads: Sequence[Value],
     ) -> Sequence[Value | None]:
-        return (emit.emit(MeanPool2d(self.kernel, self.stride, self.pad), result_grads[0]),)
+        op = MeanPool2d(self.kernel, self.stride, self.pad, self.uncounted)
+        return (emit.emit(op, result_grads[0]),)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
-        for window, x in _CASES:
-            (dy,) = MeanPool2d(*window).infer(f32(*x))
-            yield Sample(cls(*window, size=(x[2], x[3])), (dy,))
+        for sample in MeanPool2d.samples():
+            op = sample.op
+            assert isinstance(op, MeanPool2d)
+            *_, height, width = sample.operands[0].shape
+            same = op.kernel, op.stride, op.pad, op.uncounted
+            yield Sample(cls(*same, size=(height, width)), op.infer(*sample.operands))
 
 
 _Attributes = tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]
@@ -202,4 +240,15 @@ _CASES: tuple[tuple[_Attributes, tuple[int, ...]], ...] = (
     (((3, 2), (1, 3), (2, 0, 1, 1)), (3, 1, 7, 9)),
     (((7, 7), (1, 1), (0, 0, 0, 0)), (2, 33, 7, 7)),
     (((1, 1), (2, 2), (0, 0, 0, 0)), (1, 9, 5, 3)),
+    (((9, 17), (1, 1), (0, 0, 0, 0)), (3, 33, 9, 17)),
+    (((3, 3), (2, 2), (0, 0, 1, 1)), (1, 17, 8, 6)),
+    (((5, 4), (2, 3), (4, 1, 2, 3)), (1, 7, 9, 9)),
+)
+
+_COUNTED: tuple[tuple[_Attributes, tuple[int, int, int, int], tuple[int, ...]], ...] = (
+    # (kernel, stride, pad), uncounted, x
+    (((3, 3), (2, 2), (1, 1, 1, 1)), (1, 1, 1, 1), (2, 7, 9, 17)),
+    (((3, 3), (1, 1), (1, 1, 1, 1)), (1, 1, 1, 1), (1, 17, 7, 7)),
+    (((3, 2), (2, 2), (1, 0, 2, 1)), (0, 0, 1, 1), (1, 9, 7, 7)),
+    (((5, 5), (3, 2), (2, 3, 4, 1)), (2, 1, 3, 0), (1, 3, 9, 7)),
 )

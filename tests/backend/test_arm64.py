@@ -13,7 +13,6 @@ from cnnc import compile
 from cnnc.backend.link import build_program
 from cnnc.backend.llvm import CodeGenerator
 from cnnc.backend.target import TARGETS
-from cnnc.params import pack_params
 from cnnc.source import source_of
 from cnnc.units import inference_unit
 from tests.small_networks import classifier, digits
@@ -27,7 +26,7 @@ def test_a_program_gives_what_the_model_gives(tmp_path: Path) -> None:
     source, (images, _) = source_of(classifier()), digits(3)
     weights = source.initial_weights()
     compiled = inference_unit(source, 1, TARGETS["arm64"])
-    params = pack_params(compiled.main.plan, compiled.first_params(weights)).tobytes()
+    params = compiled.prepared(weights).tobytes()
     (tmp_path / "params").write_bytes(params)
     module = compiled.unit.module_ir((str(tmp_path / "params"), len(params)))
     program, given, written = tmp_path / "program", tmp_path / "in.npy", tmp_path / "out.npy"

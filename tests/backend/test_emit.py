@@ -252,6 +252,37 @@ def test_names_do_not_meet_those_of_the_emitted_code(target: Target) -> None:
     check(kernel, target, arrays(kernel), (2,))
 
 
+SCRATCH = """
+kernel turned(scratch a: f32[3,5], read x: f32[4,6,5], scratch scratch: f32[7], write y: f32[4,2,15]) {
+  parallel for i in 0..4 {
+    parallel for j in 0..2 {
+      for row in 0..3 {
+        v = load x8 x[i, 3*j + row, 0] count 5
+        store x8 a[-row + 2, 0], v count 5
+      }
+      store x4 scratch[3], 2.0
+      for r in 0..3 {
+        w = load x8 a[r, 0] count 5
+        two = splat x8 scratch[r + 4]
+        doubled = mul x8 w, two
+        store x8 y[i, j, 5*r], doubled count 5
+      }
+    }
+  }
+}
+"""
+
+
+@on_runnable_targets
+@pytest.mark.parametrize("cuts", [(), (0, 3, 3, 8), tuple(range(1, 8))])
+def test_scratch_buffers_are_no_arguments_and_do_not_overlap(target: Target, cuts: tuple[int, ...]) -> None:
+    kernel = parse_kernel(SCRATCH)
+    assert [b.name for b in kernel.arguments] == ["x", "y"]
+    assert dict(kernel.scratch_offsets) == {"a": 0, "scratch": 64}
+    assert kernel.scratch_bytes == 128
+    check(kernel, target, arrays(kernel), cuts)
+
+
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_linkage_and_symbol(target: Target) -> None:
     """The name follows the text; internal kernels vanish from an object's symbols."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cnnc.backend.emit import iterations
-from cnnc.backend.entry import declarations, entry_ir, packing_ir, params_from_file, params_in_text
+from cnnc.backend.entry import declarations, entry_ir, params_from_file, params_in_text, unpack_ir
+from cnnc.backend.kernel.ir import Access, Buffer
 from cnnc.backend.llvm import CodeGenerator, Jit, host
 from cnnc.backend.lower import Program
 from cnnc.backend.target import TARGETS
@@ -49,11 +50,29 @@ def test_an_entry_takes_every_port_and_the_three_blocks() -> None:
 def test_a_program_without_calls_is_an_empty_function() -> None:
     empty = replace(program(0), calls=())
     assert entry_ir("net_run", "net", empty).splitlines()[-3:] == [
-        "  %buffers = alloca [1 x ptr]",
+        f"  %scratch = getelementptr i8, ptr %workspace, i64 {empty.scratch_offset}",
         "  ret void",
         "}",
     ]
-    assert packing_ir("net_pack", (), ("%in0", "%params")).endswith("{\n  ret void\n}\n")
+    assert unpack_ir("net_unpack", ()).endswith("{\n  ret void\n}\n")
+
+
+@pytest.mark.parametrize("fork_flops", [0, 10**9])
+def test_scratch_memory_lies_behind_the_arena(fork_flops: int) -> None:
+    whole = program(fork_flops)
+    assert whole.scratch_bytes == 0
+    assert whole.workspace_bytes == whole.plan.arena_bytes
+    first, *others = whole.calls
+    scratch = Buffer("s", "f32", (3, 50), Access.SCRATCH)
+    kernel = replace(first.kernel, buffers=(*first.kernel.buffers, scratch))
+    whole = replace(whole, calls=(replace(first, kernel=kernel), *others))
+    assert whole.scratch_bytes == 640
+    assert whole.scratch_offset % 64 == 0
+    assert 0 <= whole.scratch_offset - whole.plan.arena_bytes < 64
+    assert whole.workspace_bytes == whole.scratch_offset + 640
+    text = entry_ir("net_run", "net", whole)
+    assert f"%scratch = getelementptr i8, ptr %workspace, i64 {whole.scratch_offset}\n" in text
+    assert text.count("ptr %scratch)") == len(whole.calls)
 
 
 def test_kernels_are_declared_once() -> None:

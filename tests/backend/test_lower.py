@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from cnnc.backend.kernel.interpreter import interpret
-from cnnc.backend.lower import lower_packing
+from cnnc.backend.lower import lower_unpacking
 from cnnc.backend.target import TARGETS
 from cnnc.errors import UnsupportedError
 from cnnc.ir.builder import GraphBuilder
@@ -128,28 +128,25 @@ def test_an_op_without_a_kernel_is_reported_at_its_line() -> None:
         compiled(b.build([x, y]))
 
 
-@pytest.mark.parametrize("unpack", [False, True])
-def test_packing_copies_weights_to_their_places(unpack: bool) -> None:
+def test_unpacking_copies_weights_from_their_places() -> None:
     b = GraphBuilder("net")
     x = b.input("x", f32(2, 3, 6, 6))
     v, w = b.param("v", f32(5, 3, 3, 3)), b.param("w", f32(9, 80))
     plan = compiled(b.build([b.emit(Dense(), b.emit(Flatten(), b.emit(Conv2d(), x, v)), w)])).plan
     weights = tuple(plan.graph.params)
-    calls = lower_packing(plan, weights, AVX2, unpack)
+    calls = lower_unpacking(plan, weights, AVX2)
     assert all(isinstance(c.node, type(None)) for c in calls)
     arrays = draw(weights, 5)
     outside, offset = {}, 0
     for call, weight in zip(calls, weights, strict=True):
-        file_space = Space.OUTPUT if unpack else Space.INPUT
-        file_place = next(p for p in call.arguments if p.space is file_space)
+        file_place = next(p for p in call.arguments if p.space is Space.OUTPUT)
         assert (file_place.offset, file_place.nbytes) == (offset, weight.type.nbytes)
         offset += weight.type.nbytes
         source, sink = call.kernel.buffers
         packed = plan.layout(weight).pack(arrays[weight.name])
-        given, wanted = (packed, arrays[weight.name]) if unpack else (arrays[weight.name], packed)
         outside[weight.name] = np.full(sink.shape, np.nan, np.float32)
-        interpret(call.kernel, {source.name: given.reshape(source.shape), sink.name: outside[weight.name]})
-        np.testing.assert_array_equal(outside[weight.name].reshape(-1), wanted.reshape(-1))
+        interpret(call.kernel, {source.name: packed.reshape(source.shape), sink.name: outside[weight.name]})
+        np.testing.assert_array_equal(outside[weight.name].reshape(-1), arrays[weight.name].reshape(-1))
 
 
 def test_relayouts_of_a_plan_are_calls() -> None:

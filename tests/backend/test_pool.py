@@ -28,13 +28,13 @@ THREADS = (1, 2, 3, 4, 7)
 
 TASKS = """
 ; Calls parallel from outside of the module.
-define void @fork(ptr %pool, ptr %task, ptr %args, i64 %count) {
-  call void @net_parallel(ptr %pool, ptr %task, ptr %args, i64 %count)
+define void @fork(ptr %pool, ptr %task, ptr %args, i64 %count, ptr %scratch) {
+  call void @net_parallel(ptr %pool, ptr %task, ptr %args, i64 %count, ptr %scratch)
   ret void
 }
 
 ; A task: writes the end of its range to args[begin], and counts its calls in args[-1].
-define void @mark(ptr %args, i64 %begin, i64 %end) {
+define void @mark(ptr %args, i64 %begin, i64 %end, ptr %scratch) {
   %calls = getelementptr i64, ptr %args, i64 -1
   %before = atomicrmw add ptr %calls, i64 1 monotonic
   %cell = getelementptr i64, ptr %args, i64 %begin
@@ -42,9 +42,19 @@ define void @mark(ptr %args, i64 %begin, i64 %end) {
   ret void
 }
 
+; A task: writes where its scratch memory is to args[begin], after filling its first and last cell of 1000.
+define void @occupy(ptr %args, i64 %begin, i64 %end, ptr %scratch) {
+  %last = getelementptr i8, ptr %scratch, i64 996
+  store i32 1, ptr %scratch
+  store i32 1, ptr %last
+  %cell = getelementptr ptr, ptr %args, i64 %begin
+  store ptr %scratch, ptr %cell
+  ret void
+}
+
 ; A task on a ring of args.count cells: target[i] = source[i + 1] + 1.
 %ring = type { ptr, ptr, i64 }
-define void @turn(ptr %args, i64 %begin, i64 %end) {
+define void @turn(ptr %args, i64 %begin, i64 %end, ptr %scratch) {
 entry:
   %target_at = getelementptr %ring, ptr %args, i32 0, i32 1
   %count_at = getelementptr %ring, ptr %args, i32 0, i32 2
@@ -79,7 +89,7 @@ entry:
 
 round:
   %index = phi i64 [ 0, %entry ], [ %next, %round ]
-  call void @net_parallel(ptr %pool, ptr @turn, ptr %args, i64 %count)
+  call void @net_parallel(ptr %pool, ptr @turn, ptr %args, i64 %count, ptr null)
   %source = load ptr, ptr %args
   %target = load ptr, ptr %target_at
   store ptr %target, ptr %args
@@ -150,8 +160,8 @@ class Code:
         cells = np.full(count + 2, -1, np.int64)
         cells[0] = 0
         call = (ctypes.c_void_p,) * 3
-        fork = self.native.function("fork", None, *call, ctypes.c_int64)
-        fork(pool, self.native.address("mark"), cells[1:].ctypes.data, count)
+        fork = self.native.function("fork", None, *call, ctypes.c_int64, ctypes.c_void_p)
+        fork(pool, self.native.address("mark"), cells[1:].ctypes.data, count, None)
         ranges = [(begin, int(end)) for begin, end in enumerate(cells[1:]) if end >= 0]
         assert cells[0] == len(ranges), "two tasks had the same range"
         return ranges
@@ -225,6 +235,23 @@ def test_thousands_of_forks_see_each_others_results(any_code: Code, threads: int
     with any_code.pool(threads) as pool:
         cells = within(60, lambda: any_code.ring(pool, 23, times))
     np.testing.assert_array_equal(cells, times)
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_every_thread_has_scratch_memory_of_its_own(threads: int) -> None:
+    code = Code(compile_ir(pool_ir("net", scratch_bytes=1000) + TASKS))
+    cells, own = np.zeros(threads, np.int64), np.zeros(250, np.int32)
+    call = (ctypes.c_void_p,) * 3
+    fork = code.native.function("fork", None, *call, ctypes.c_int64, ctypes.c_void_p)
+    with code.pool(threads) as pool:
+        for _ in range(3):
+            args = (code.native.address("occupy"), cells.ctypes.data, threads, own.ctypes.data)
+            within(10, partial(fork, pool, *args))
+            assert cells[0] == own.ctypes.data, "the caller's is what it gave"
+            assert (own[0], own[-1]) == (1, 1)
+            assert not (cells[1:] % LINE_BYTES).any()
+            assert (np.diff(np.sort(cells[1:])) >= 1000).all()
+            assert abs(cells[1:] - pool).max(initial=0) < LINE_BYTES * (10 + 10 * threads)
 
 
 def test_two_pools_at_once(any_code: Code) -> None:

@@ -257,8 +257,9 @@ void two_run(const float *a, const float *b, float *sum, float *both, const void
         both[2 * n] = a[2 * n], both[2 * n + 1] = b[n];
     }
 }
-void two_pack(const float *weights, void *params) { (void)weights, (void)params; }
-void two_unpack(const void *params, float *weights) { (void)params, (void)weights; }
+void two_pack(const float *weights, void *params, void *workspace) {
+  (void)weights, (void)params, (void)workspace;
+}
 cnnc_pool *two_pool_create(int threads) { (void)threads; return NULL; }
 void two_pool_destroy(cnnc_pool *pool) { (void)pool; }
 int two_supported(void) { return 1; }

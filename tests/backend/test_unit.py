@@ -13,7 +13,7 @@ from cnnc.backend.cache import ObjectCache
 from cnnc.backend.llvm import CodeGenerator, Jit, host
 from cnnc.backend.target import TARGETS, Target
 from cnnc.ir.types import Array
-from cnnc.params import aligned_block, pack_params, unpack_params
+from cnnc.params import aligned_block, unpack_params
 from cnnc.source import Source, source_of
 from cnnc.units import CompiledUnit, training_unit
 from tests.native_kernels import on_runnable_targets
@@ -64,12 +64,12 @@ def test_packing_there_and_back(target: Target) -> None:
     concatenated = np.concatenate([weights[p.name].reshape(-1) for p in source().graph.params])
     jit, plan = made.unit.load(ObjectCache(None)), made.main.plan
     block, back = aligned_block(plan.param_bytes), np.zeros_like(concatenated)
-    call(jit, f"{made.unit.name}_pack", concatenated, block)
+    call(jit, f"{made.unit.name}_pack", concatenated, block, aligned_block(made.workspace_bytes))
     for name, array in unpack_params(plan, block, source().graph.params).items():
         np.testing.assert_array_equal(array, weights[name])
     call(jit, f"{made.unit.name}_unpack", block, back)
     np.testing.assert_array_equal(back, concatenated)
-    np.testing.assert_array_equal(block, pack_params(plan, made.first_params(weights)))
+    np.testing.assert_array_equal(block, made.prepared(weights))
 
 
 def test_a_second_load_compiles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,8 @@ static void forward(const float *image, float *logits, const parameters *p) {
     }
 }
 
-void toy_pack(const float *weights, void *params) {
+void toy_pack(const float *weights, void *params, void *workspace) {
+    (void)workspace;
     parameters *p = params;
     memcpy(p->weight, weights, sizeof p->weight);
     memcpy(p->bias, weights + CLASSES * PIXELS, sizeof p->bias);

@@ -60,6 +60,12 @@ def test_several_networks(tmp_path: Path) -> None:
         load_network(f"{spec}:c")
 
 
+def test_a_network_stands_before_the_functions_that_make_one(tmp_path: Path) -> None:
+    spec = written(tmp_path, NET + "net = make(3)\n")
+    assert network(spec).graph().outputs[0].type.shape == (1, 3)
+    assert network(f"{spec}:make").graph().outputs[0].type.shape == (1, 2)
+
+
 def test_one_network_with_two_names(tmp_path: Path) -> None:
     assert network(written(tmp_path, "from cnnc import Network\na = b = Network('n')\n")).name == "n"
 

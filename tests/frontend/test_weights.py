@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnc import CnncError, FormatError, load_weights, match_weights, save_weights
+from cnnc import CnncError, FormatError, Network, dense, load_weights, match_weights, save_weights
 from cnnc.ir.graph import Value
 from cnnc.ir.types import Array, f32
+from cnnc.source import source_of
 
 PARAMS = (Value("c1.weight", f32(2, 3)), Value("c1.bias", f32(2)))
 SUFFIXES = (".safetensors", ".npz")
@@ -108,3 +109,20 @@ def test_weights_that_do_not_match() -> None:
         match_weights(PARAMS, good | {"c1.bias": np.zeros(3, np.float32)})
     with pytest.raises(FormatError, match=r"c1\.bias has dtype int64; floats are needed"):
         match_weights(PARAMS, good | {"c1.bias": np.zeros(2, np.int64)})
+
+
+def test_weights_made_elsewhere_get_the_networks_names() -> None:
+    net = Network("n", weight_name=lambda name: {"first": "c1.weight", "aux": None}.get(name, name))
+    dense(net.input(3), 2, name="c1")
+    net.output(dense(net.input(3, name="other"), 2, name="c2"))
+    own = net.initial_weights()
+    given = {**own, "first": own["c1.weight"], "aux": np.ones(3), "c2.num_batches_tracked": np.array(7)}
+    del given["c1.weight"]
+    found = source_of(net).weights(given)
+    assert set(found) == set(own)
+    for name, weight in own.items():
+        np.testing.assert_array_equal(found[name], weight)
+    with pytest.raises(FormatError, match=r"first is one of several weights which the network calls c1\.weight"):
+        source_of(net).weights(own | {"first": own["c1.weight"]})
+    with pytest.raises(FormatError, match="holds second, which the network does not have"):
+        source_of(net).weights(own | {"second": own["c1.weight"]})

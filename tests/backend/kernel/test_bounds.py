@@ -14,7 +14,7 @@ from cnnc.errors import VerifyError
 from tests.kernel_enumeration import elements, out_of_bounds
 from tests.kernel_strategies import arrays, kernels
 
-BUFFERS = "read x: f32[56,64], write y: f32[50]"
+BUFFERS = "read x: f32[56,64], write y: f32[50], scratch s: f32[3,8]"
 
 
 def proven(body: str) -> int:
@@ -27,6 +27,7 @@ def proven(body: str) -> int:
     ("body", "accesses"),
     [
         ("a = splat x8 x[55, 63] b = load x8 x[0, 56] store x8 y[48], b count 2", 3),
+        ("for i in 0..3 { store x8 s[i, 0], 1.0 a = load x4 s[-i + 2, 4] }", 2),
         ("for i in 0..54 { for r in 0..3 { a = load x8 x[i + r, 0] } }", 1),
         ("for i in 0..56 { for r in max(0, -i + 1)..min(3, -i + 57) { a = splat x8 x[i + r - 1, 0] } }", 1),
         (
@@ -59,6 +60,7 @@ def test_right_kernels_are_proven(body: str, accesses: int) -> None:
         ("for i in 0..57 { a = splat x8 x[i - 1, 0] }", "index 0 of x ranges over -1..55"),
         ("a = load x8 x[0, 57]", "index 1 of x ranges over 57..64"),
         ("for i in 0..64 step 16 { store x16 y[i], 1.0 }", "index 0 of y ranges over 0..63"),
+        ("for i in 0..4 { store x8 s[i, 0], 1.0 }", "index 0 of s ranges over 0..3"),
         (
             "for i in 0..56 { for r in max(0, -i)..min(3, -i + 57) { a = splat x8 x[i + r - 1, 0] } }",
             "index 0 of x ranges over -1..55",

@@ -90,6 +90,7 @@ def test_broken_rules(body: str, message: str) -> None:
         ("read x: f32[8], write x: f32[8]", "buffer x: declared more than once"),
         ("read x: f64[8]", "buffer x: dtype f64, not f32 or i32"),
         ("read x: f32[8,0]", "buffer x: shape (8, 0)"),
+        ("scratch x: i32[8]", "buffer x: scratch memory is f32, not i32"),
     ],
 )
 def test_broken_buffers(buffers: str, message: str) -> None:

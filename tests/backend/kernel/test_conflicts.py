@@ -19,7 +19,7 @@ from cnnc.errors import VerifyError
 from tests.kernel_enumeration import races
 from tests.kernel_strategies import arrays, kernels
 
-BUFFERS = "read x: f32[64], readwrite s: f32[8,64], readwrite total: f32[], write y: f32[64]"
+BUFFERS = "read x: f32[64], readwrite s: f32[8,64], readwrite total: f32[], write y: f32[64], scratch t: f32[8]"
 
 
 def kernel_of(body: str) -> Kernel:
@@ -33,6 +33,7 @@ def kernel_of(body: str) -> Kernel:
     ("body", "pairs"),
     [
         ("store x8 y[0], 1.0 store x8 y[4], 1.0", 0),
+        ("parallel for p in 0..64 { store x8 t[0], 1.0 a = load x1 t[3] store x1 y[p], a }", 1),
         ("parallel for p in 0..64 { store x1 y[p], 1.0 }", 1),
         ("parallel for p in 0..64 step 8 { store x8 y[p], 1.0 }", 1),
         ("parallel for p in 0..8 { a = load x8 x[0] store x8 y[8*p], a }", 1),

@@ -65,6 +65,24 @@ def test_statements(body: str, expected: list[float]) -> None:
     np.testing.assert_array_equal(run(body), np.array(expected, np.float32))
 
 
+def test_scratch_is_forgotten_from_one_iteration_to_the_next() -> None:
+    text = """
+kernel k(scratch s: f32[4], write y: f32[3,4]) {
+  parallel for i in 0..3 {
+    a = load x4 s[0]
+    store x4 y[i, 0], a
+    store x2 s[0], 1.0
+    b = load x1 s[1]
+    store x1 y[i, 3], b
+    store x4 s[0], 5.0
+  }
+}
+"""
+    y = np.zeros((3, 4), np.float32)
+    interpret(parse_kernel(text), {"y": y})
+    np.testing.assert_array_equal(y, [[np.nan, np.nan, np.nan, 1]] * 3)
+
+
 def test_direct_convolution() -> None:
     """The design's example in small: a register tile of 2 pixels by 4 channels, clamped borders."""
     k = KernelBuilder("conv")

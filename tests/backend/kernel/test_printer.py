@@ -9,7 +9,7 @@ from cnnc.backend.kernel.ir import Access, Affine
 from cnnc.backend.kernel.printer import headline, print_affine, print_kernel
 
 EVERYTHING = """\
-kernel everything(read x: f32[58,64], read labels: i32[16], readwrite total: f32[], write y: f32[56,64]) {
+kernel everything(read x: f32[58,64], read labels: i32[16], readwrite total: f32[], write y: f32[56,64], scratch s: f32[4,8]) {
   parallel for oy in 0..56 {
     reg acc: f32x8[2,1] = -inf
     for r in max(0, -oy + 1)..min(3, -oy + 57) {
@@ -24,6 +24,7 @@ kernel everything(read x: f32[58,64], read labels: i32[16], readwrite total: f32
       v6 = select_lt x8 v3, 0.5, v5, v3
       store x8 y[oy, c], v6
       store x8 y[oy, c + 8], acc[1,0] count 3
+      store x8 s[1, 0], v6
     }
     v7 = load x1 total[]
     v8 = load x8 labels[oy - 3]
@@ -36,6 +37,7 @@ def everything() -> KernelBuilder:
     k = KernelBuilder("everything")
     x, labels = k.buffer("x", (58, 64), Access.READ), k.buffer("labels", (16,), Access.READ, "i32")
     total, y = k.buffer("total", (), Access.READWRITE), k.buffer("y", (56, 64), Access.WRITE)
+    scratch = k.scratch("s", (4, 8))
     with k.loop("oy", 0, 56, parallel=True) as oy:
         acc = k.register("acc", 8, (2, 1), float("-inf"))
         with k.loop("r", (0, 1 - oy), (3, 57 - oy)) as r:
@@ -44,8 +46,10 @@ def everything() -> KernelBuilder:
         with k.loop("c", 0, 64, 16) as c:
             place = k.index(oy + 2, 8)
             largest = k.broadcast(k.reduce("max", acc[0, 0]), 8)
-            y.store((oy, c), k.compute("select_lt", place, 0.5, largest, place))
+            chosen = k.compute("select_lt", place, 0.5, largest, place)
+            y.store((oy, c), chosen)
             y.store((oy, c + 8), acc[1, 0], 3)
+            scratch.store((1, 0), chosen)
         total.load((), 1)
         labels.load((oy - 3,), 8)
     return k

@@ -43,7 +43,7 @@ def test_any_window(
         (pool, (x,)),
         (MeanPool2d(kernel, stride, pad), (x,)),
         (MaxPool2dGrad(kernel, stride, pad), (y, x, y)),
-        (MeanPool2dGrad(kernel, stride, pad, size), (y,)),
+        (MeanPool2dGrad(kernel, stride, pad, size=size), (y,)),
     ):
         sample = Sample(op, operands)
         check_site(site_of(sample, AVX2), sample, reversed)
@@ -66,7 +66,7 @@ def test_epilogues(
         check_region(body, [pooled, body.emit(Relu(), body.emit(Bias(), pooled, bias))], target)
     for op, operands in (
         (MaxPool2dGrad(kernel, stride, pad), (y, x, y)),
-        (MeanPool2dGrad(kernel, stride, pad, (6, 8)), (y,)),
+        (MeanPool2dGrad(kernel, stride, pad, size=(6, 8)), (y,)),
     ):
         body = GraphBuilder("grad_mask")
         spread = body.emit(op, *(body.input(f"x{i}", t) for i, t in enumerate(operands)))
@@ -94,7 +94,7 @@ def test_the_first_of_equal_maxima_gets_the_gradient(pad: tuple[int, int, int, i
 
 @pytest.mark.parametrize("size", [(4, 4), (2, 2)])
 def test_windows_that_cover_the_map_once_are_only_written(size: tuple[int, int]) -> None:
-    op: Op = MeanPool2dGrad((2, 2), (2, 2), (0, 0, 0, 0), size)
+    op: Op = MeanPool2dGrad((2, 2), (2, 2), (0, 0, 0, 0), size=size)
     kernel = kernel_for(site_of(Sample(op, (f32(1, 3, size[0] // 2, size[1] // 2),)), AVX2))
     assert kernel.buffer("r0").access is Access.WRITE
 

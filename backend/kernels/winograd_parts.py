@@ -1,0 +1,97 @@
+"""How the work of a Winograd weight gradient is divided: parts of channels by parts of maps, blocks of tiles.
+
+Each part by a part is an iteration of the parallel nest with sums of its own, so data are transformed once for
+every part of the maps and gradients once for every part of the channels. Larger parts transform less, smaller
+ones occupy more threads and leave more of the second-level cache to a block of tiles; a larger block loads and
+stores the sums less often. The model below counts cycles and takes the cheapest division.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from cnnc.backend.kernels.winograd_tiles import Blocking, blockings
+from cnnc.backend.target import Target
+
+WANTED_PARTS = 4
+"""Iterations of the parallel nest that there should be, if channels and maps allow it."""
+
+TRANSFORM_CYCLES = 3.0
+"""Cycles per point of transforming a vector: loads, sums and stores."""
+
+LONGEST_BLOCK = 64
+"""Tiles of a block at most: the sums' loads and stores are paid for well before."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A weight gradient in vectors: channels by maps, at `points` points of tiles counted along images, rows and
+    columns. `block` vectors of maps are never parted."""
+
+    channel_vectors: int
+    map_vectors: int
+    block: int
+    points: int
+    counts: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A division: vectors of channels and of maps in a part, and the blocks of tiles."""
+
+    work: Work
+    channel_vectors: int
+    map_vectors: int
+    blocking: Blocking
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Parts of the channels and of the maps."""
+        return self.work.channel_vectors // self.channel_vectors, self.work.map_vectors // self.map_vectors
+
+    @property
+    def number(self) -> int:
+        """Iterations of the parallel nest."""
+        return self.counts[0] * self.counts[1]
+
+    def scratch_bytes(self, lanes: int) -> int:
+        """Transformed data, transformed gradients, and sums, at all points."""
+        tiles, channels, maps = self.blocking.tiles, self.channel_vectors * lanes, self.map_vectors * lanes
+        return 4 * self.work.points * (tiles * (channels + maps) + channels * maps)
+
+    def cycles(self, target: Target) -> float:
+        """Of all iterations together: transforms, products, and the sums loaded and stored for each block."""
+        work, tiles = self.work, self.blocking.total
+        vectors = work.channel_vectors * self.counts[1] + work.map_vectors * self.counts[0]
+        transforms = tiles * work.points * vectors * TRANSFORM_CYCLES
+        rates = target.fma_units / (1 if target.has_fma else 2)
+        products = work.points * work.channel_vectors * target.lanes * work.map_vectors
+        return transforms + products * (tiles / rates + 2 * tiles / self.blocking.tiles)
+
+
+def choose_parts(target: Target, work: Work) -> Parts:
+    """The cheapest division with enough parts whose scratch memory stays in the second-level cache.
+
+    If there is none, as many parts as there are, and the least memory.
+    """
+
+    def rank(parts: Parts) -> tuple[int, int, float]:
+        missing = max(0, WANTED_PARTS - parts.number)
+        excess = max(0, parts.scratch_bytes(target.lanes) - target.l2_bytes)
+        return missing, excess, parts.cycles(target)
+
+    return min(_divisions(work), key=rank)
+
+
+def _divisions(work: Work) -> Iterator[Parts]:
+    blocks = work.map_vectors // work.block
+    for channel_vectors, map_blocks, blocking in product(
+        _divisors(work.channel_vectors), _divisors(blocks), blockings(work.counts, LONGEST_BLOCK)
+    ):
+        yield Parts(work, channel_vectors, map_blocks * work.block, blocking)
+
+
+def _divisors(extent: int) -> tuple[int, ...]:
+    return tuple(d for d in range(1, extent + 1) if extent % d == 0)

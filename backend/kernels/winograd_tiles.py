@@ -1,0 +1,103 @@
+"""Where the tiles of a Winograd kernel lie: runs of tiles that reach equally far, and blocks of tiles.
+
+Tiles at the border of a map reach outside. Along each axis neighbouring tiles that reach the same elements make a
+run, for which a kernel writes one loop. Kernels work on a block of tiles at a time: some images, tile rows and
+tile columns. Blocks need not divide the axes: tiles beyond the last reach nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import groupby, product
+
+from cnnc.backend.kernel.builder import KernelBuilder
+from cnnc.backend.kernel.ir import Affine, affine
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Tiles along an axis: tile i reads `extent` elements from `step` * i - `origin` on, of `size` that exist."""
+
+    tiles: int
+    step: int
+    origin: int
+    extent: int
+    size: int
+
+    def inside(self, tile: int) -> tuple[int, ...]:
+        """Offsets in a tile that lie in the map; none in tiles behind the last."""
+        first = tile * self.step - self.origin
+        return tuple(i for i in range(self.extent) if tile < self.tiles and 0 <= first + i < self.size)
+
+
+@dataclass(frozen=True)
+class Run:
+    """`count` tiles from `first` on that all reach the offsets `inside`."""
+
+    first: int
+    count: int
+    inside: tuple[int, ...]
+
+
+def runs(axis: Axis, tiles: int) -> tuple[Run, ...]:
+    """The runs of the first `tiles` tiles, which may be more than the axis has."""
+    found: list[Run] = []
+    for inside, group in groupby(range(tiles), axis.inside):
+        members = list(group)
+        found.append(Run(members[0], len(members), inside))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """Axes cut into blocks: `counts` tiles along images, rows and columns, `sizes` of them in a block."""
+
+    counts: tuple[int, int, int]
+    sizes: tuple[int, int, int]
+
+    @property
+    def blocks(self) -> tuple[int, int, int]:
+        images, rows, columns = (-(-n // size) for n, size in zip(self.counts, self.sizes, strict=True))
+        return images, rows, columns
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of a block."""
+        return math.prod(self.sizes)
+
+    @property
+    def total(self) -> int:
+        """Tiles of all blocks, those behind the last included."""
+        return self.tiles * math.prod(self.blocks)
+
+    def position(self, place: tuple[Affine, Affine, Affine], block: tuple[Affine, Affine, Affine]) -> Affine:
+        """The number in its block of the tile at `place`."""
+        inner = [at - number * size for at, number, size in zip(place, block, self.sizes, strict=True)]
+        return (inner[0] * self.sizes[1] + inner[1]) * self.sizes[2] + inner[2]
+
+
+def blockings(counts: tuple[int, int, int], most: int) -> Iterator[Blocking]:
+    """Blocks of at most `most` tiles: parts of a row, else whole rows, else whole images, or a bit more than fit."""
+    for sizes in product(*(_sizes(count) for count in counts)):
+        images, rows, _ = sizes
+        whole_rows = sizes[2] >= counts[2] or rows == 1
+        whole_images = sizes[1:] == counts[1:] or images == 1
+        if whole_rows and whole_images and math.prod(sizes) <= most:
+            yield Blocking(counts, sizes)
+
+
+def _sizes(count: int) -> tuple[int, ...]:
+    """The least sizes that cut an axis into each number of blocks."""
+    return tuple(sorted({-(-count // blocks) for blocks in range(1, count + 1)}))
+
+
+def loop_over(
+    k: KernelBuilder, name: str, run: Run, block: Affine, size: int
+) -> AbstractContextManager[Affine]:
+    """A loop over the tiles of a run that are in a block of `size`."""
+    if not block.terms:
+        return k.loop(name, run.first, run.first + run.count)
+    return k.loop(name, (affine(run.first), block * size), (affine(run.first + run.count), block * size + size))

@@ -1,0 +1,176 @@
+"""The constant matrices of Winograd transforms as straight code on vectors, with few instructions.
+
+The kernels of winograd*.py load a tile, apply a matrix along its rows and another along its columns, and store.
+Zeros cost nothing and ones no multiplication; a factor common to a sum is carried along and multiplied in where
+a sum needs it. What two rows share (t + u, t - u), or two columns, is computed once. An operand that is None is
+zero, as outside the source, and what it would add is not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations
+
+from cnnc.backend.kernel.builder import KernelBuilder, Vec
+from cnnc.ops.winograd_matrices import Matrix, transposed
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """factor * value."""
+
+    factor: Fraction
+    value: Vec
+
+    def times(self, factor: Fraction) -> _Scaled:
+        return _Scaled(self.factor * factor, self.value)
+
+
+_Value = _Scaled | None
+
+
+def transform(
+    k: KernelBuilder, matrix: Matrix, values: Sequence[Vec | None], lanes: int
+) -> tuple[Vec, ...]:
+    """matrix times the vector `values`; None is zero."""
+    results = _product(k, matrix, tuple(map(_unscaled, values)))
+    return tuple(_written(k, result, lanes) for result in results)
+
+
+def transform_tile(
+    k: KernelBuilder,
+    rows: Matrix,
+    columns: Matrix,
+    lanes: int,
+    load: Callable[[int, int], Vec | None],
+    store: Callable[[int, int, Vec], None],
+) -> None:
+    """rows X columns^T for the tile X that `load(row, column)` gives, handed to `store(row, column, value)`.
+
+    Columns are loaded one after the other and rows stored so, for few values to be in registers at a time.
+    """
+    height, width = len(rows[0]), len(columns[0])
+    halfway = [
+        _product(k, rows, tuple(_unscaled(load(i, j)) for i in range(height))) for j in range(width)
+    ]
+    for i in range(len(rows)):
+        results = _product(k, columns, tuple(column[i] for column in halfway))
+        for j, result in enumerate(results):
+            store(i, j, _written(k, result, lanes))
+
+
+def transform_grid(
+    k: KernelBuilder, rows: Matrix, columns: Matrix, lanes: int, grid: Sequence[Sequence[Vec | None]]
+) -> list[list[Vec]]:
+    """rows X columns^T for a tile X that is at hand."""
+    results: list[list[Vec]] = [[] for _ in rows]
+    transform_tile(
+        k, rows, columns, lanes, lambda i, j: grid[i][j], lambda i, j, value: results[i].append(value)
+    )
+    return results
+
+
+def _unscaled(value: Vec | None) -> _Value:
+    return None if value is None else _Scaled(Fraction(1), value)
+
+
+def _written(k: KernelBuilder, scaled: _Value, lanes: int) -> Vec:
+    """The value with its factor multiplied in."""
+    if scaled is None:
+        return k.constant(0.0, lanes)
+    if scaled.factor == 1:
+        return scaled.value
+    if scaled.factor == -1:
+        return k.constant(0.0, lanes) - scaled.value
+    return scaled.value * float(scaled.factor)
+
+
+def _product(k: KernelBuilder, matrix: Matrix, values: Sequence[_Value]) -> list[_Value]:
+    """matrix times values, what pairs of rows or of columns share computed once."""
+    row_pairs = _pairs(matrix)
+    if row_pairs:
+        return _by_row_pairs(k, matrix, row_pairs, values)
+    column_pairs = _pairs(transposed(matrix))
+    if column_pairs:
+        return _by_column_pairs(k, matrix, column_pairs, values)
+    return [_combined(k, row, values) for row in matrix]
+
+
+def _by_row_pairs(
+    k: KernelBuilder, matrix: Matrix, pairs: Sequence[tuple[int, int]], values: Sequence[_Value]
+) -> list[_Value]:
+    """Rows t + u and t - u: both from t, where the rows agree, and u, where they differ in sign."""
+    zero, one = Fraction(0), Fraction(1)
+    results: dict[int, _Value] = {}
+    for first, second in pairs:
+        both = tuple(zip(matrix[first], matrix[second], strict=True))
+        t = _combined(k, [a if a == b else zero for a, b in both], values)
+        u = _combined(k, [a if a != b else zero for a, b in both], values)
+        results[first] = _combined(k, (one, one), (t, u))
+        results[second] = _combined(k, (one, -one), (t, u))
+    return [results[i] if i in results else _combined(k, row, values) for i, row in enumerate(matrix)]
+
+
+def _by_column_pairs(
+    k: KernelBuilder, matrix: Matrix, pairs: Sequence[tuple[int, int]], values: Sequence[_Value]
+) -> list[_Value]:
+    """Columns that agree in some rows and differ in sign in the others: by t + u and t - u of their values."""
+    zero, one = Fraction(0), Fraction(1)
+    paired = {column for pair in pairs for column in pair}
+    alone = [column for column in range(len(values)) if column not in paired]
+    terms = [values[column] for column in alone]
+    coefficients = [[row[column] for column in alone] for row in matrix]
+    for first, second in pairs:
+        t, u = values[first], values[second]
+        terms += [_combined(k, (one, one), (t, u)), _combined(k, (one, -one), (t, u))]
+        for entries, row in zip(coefficients, matrix, strict=True):
+            agree = row[first] == row[second]
+            entries += [row[first], zero] if agree else [zero, row[first]]
+    return [_combined(k, entries, terms) for entries in coefficients]
+
+
+def _pairs(matrix: Matrix) -> list[tuple[int, int]]:
+    """Pairs of rows whose entries agree up to the sign, the sign being another in some but not in all."""
+    found: list[tuple[int, int]] = []
+    taken: set[int] = set()
+    for first, second in combinations(range(len(matrix)), 2):
+        if taken.isdisjoint((first, second)) and set(_signs(matrix[first], matrix[second])) == {1, -1}:
+            found.append((first, second))
+            taken.update((first, second))
+    return found
+
+
+def _signs(first: Sequence[Fraction], second: Sequence[Fraction]) -> Iterator[int]:
+    """For places that are not zero in both: 1 for equal entries, -1 for opposite ones, 0 for others."""
+    for a, b in zip(first, second, strict=True):
+        if a or b:
+            yield 1 if a == b else -1 if a == -b else 0
+
+
+def _combined(k: KernelBuilder, coefficients: Sequence[Fraction], values: Sequence[_Value]) -> _Value:
+    """The sum of coefficient * value, its leading term's factor carried along.
+
+    It is led by the term that leaves the fewest others with a multiplication.
+    """
+    terms = [v.times(c) for c, v in zip(coefficients, values, strict=True) if v is not None and c]
+    if not terms:
+        return None
+
+    def multiplications(lead: _Scaled) -> tuple[int, bool]:
+        return sum(abs(t.factor) != abs(lead.factor) for t in terms), lead.factor != 1
+
+    lead = min(terms, key=multiplications)
+    total = lead.value
+    for term in terms:
+        if term is lead:
+            continue
+        ratio = term.factor / lead.factor
+        if ratio == 1:
+            total = total + term.value
+        elif ratio == -1:
+            total = total - term.value
+        else:
+            total = k.fma(term.value, float(ratio), total)
+    return _Scaled(lead.factor, total)
