@@ -1,4 +1,4 @@
-"""The algorithms of contractions and what each is expected to cost: the book passes/choose_algorithms.py reads.
+"""The algorithms of contractions and what each is expected to cost: what passes/choose_algorithms.py reads.
 
 A cost is in cycles of one core: the larger of the arithmetic and the memory traffic, from the data of the
 target. To add an algorithm, write its op and kernel, and add a row to ALGORITHMS.

@@ -33,20 +33,31 @@ class ObjectCache:
 
     def get(self, key: str, make: Callable[[], bytes]) -> bytes:
         """The bytes kept under `key` (any text), made and kept first if need be."""
-        if self.directory is None:
-            return make()
-        path = self.directory / f"{hashlib.sha256(key.encode()).hexdigest()}.o"
-        found = _checked(path)
+        found = self.find(key)
         if found is not None:
             return found
         data = make()
+        self.keep(key, data)
+        return data
+
+    def find(self, key: str) -> bytes | None:
+        """The bytes kept under `key`; None if there are none, or none that are whole."""
+        return None if self.directory is None else _checked(self._path(key))
+
+    def keep(self, key: str, data: bytes) -> None:
+        """Keep bytes under `key`; no error if that cannot be."""
+        if self.directory is None:
+            return
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            write_whole(path, hashlib.sha256(data).digest() + data)
+            write_whole(self._path(key), hashlib.sha256(data).digest() + data)
             self._trim()
         except (CnncError, OSError):
-            return data
-        return data
+            return
+
+    def _path(self, key: str) -> Path:
+        assert self.directory is not None
+        return self.directory / f"{hashlib.sha256(key.encode()).hexdigest()}.o"
 
     def _trim(self) -> None:
         """Remove the entries used longest ago until three quarters of the bound are left."""

@@ -32,6 +32,7 @@ from cnnc.backend.kernel.ir import (
     Reg,
     Splat,
     Statement,
+    Uniform,
 )
 from cnnc.backend.target import Target
 
@@ -282,6 +283,9 @@ class _Emitter:
         if isinstance(instruction, Reduce):
             operand = self._operand(instruction.operand, instruction.lanes)
             return make.reduce(instruction.function, operand, instruction.lanes)
+        if isinstance(instruction, Uniform):
+            counter = self._operand(instruction.counter, 1)
+            return make.uniform(instruction.seed, counter, self._whole(instruction.index), instruction.lanes)
         assert isinstance(instruction, Broadcast)
         return make.broadcast(self._operand(instruction.operand, 1), instruction.lanes)
 
@@ -336,10 +340,10 @@ def _buffer(name: str) -> str:
 
 
 def _flat_index(buffer: Buffer, index: tuple[Affine, ...]) -> Affine:
-    """Offset in elements of a row-major buffer; all elements are four bytes."""
-    flat, stride = Affine(), 1
-    for extent, position in zip(reversed(buffer.shape), reversed(index), strict=True):
-        flat, stride = flat + position * stride, stride * extent
+    """Offset in elements; all elements are four bytes."""
+    flat = Affine()
+    for stride, position in zip(buffer.strides, index, strict=True):
+        flat = flat + position * stride
     return flat
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from cnnc.backend.target import Target
+from cnnc.ops.philox import KEY_STEP, MULTIPLIER, ROUNDS, WORD
 
 _BINARY: Mapping[str, str] = MappingProxyType({"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"})
 _COMPARED: Mapping[str, str] = MappingProxyType(
@@ -34,6 +35,16 @@ def lane_numbers(lanes: int) -> str:
     if lanes == 1:
         return literal(0.0, 1)
     return "<" + ", ".join(f"float {literal(float(i), 1)}" for i in range(lanes)) + ">"
+
+
+def splat(value: int, lanes: int, element: str) -> str:
+    """An integer constant in every lane."""
+    return str(value) if lanes == 1 else f"splat ({element} {value})"
+
+
+def counting(lanes: int) -> str:
+    """The constant 0, 1, 2, ... of an i32 vector."""
+    return "0" if lanes == 1 else "<" + ", ".join(f"i32 {i}" for i in range(lanes)) + ">"
 
 
 def mask(lanes: int, count: int) -> str:
@@ -105,7 +116,7 @@ class Instructions:
         vector, whole = vector_type(lanes), vector_type(lanes, "i32")
 
         def constant(value: int) -> str:
-            return str(value) if lanes == 1 else f"splat (i32 {value})"
+            return splat(value, lanes, "i32")
 
         if function == "exp2i":
             power = self.define(f"fptosi {vector} {operand} to {whole}")
@@ -174,12 +185,12 @@ class Instructions:
             short = self.define(f"shufflevector {vector} {value}, {vector} poison, {chosen}")
             self.do(f"store <{count} x float> {short}, ptr {pointer}, align 4")
 
-    def broadcast(self, value: str, lanes: int) -> str:
+    def broadcast(self, value: str, lanes: int, element: str = "float") -> str:
         """A scalar in every lane."""
         if lanes == 1:
             return value
-        vector = vector_type(lanes)
-        first = self.define(f"insertelement {vector} poison, float {value}, i32 0")
+        vector = vector_type(lanes, element)
+        first = self.define(f"insertelement {vector} poison, {element} {value}, i32 0")
         return self.define(
             f"shufflevector {vector} {first}, {vector} poison, <{lanes} x i32> zeroinitializer"
         )
@@ -196,6 +207,25 @@ class Instructions:
                 parts = [self.define(f"extractelement <1 x float> {part}, i32 0") for part in parts]
             value, lanes = self.compute(function, parts, half), half
         return value
+
+    def uniform(self, seed: int, counter: str, whole: str, lanes: int) -> str:
+        """Philox 2x32-10 of the elements from the number `whole` on; see cnnc/ops/philox.py."""
+        word, wide = vector_type(lanes, "i32"), vector_type(lanes, "i64")
+        first = self.broadcast(self.define(f"trunc i64 {whole} to i32"), lanes, "i32")
+        left = self.define(f"add {word} {first}, {counting(lanes)}")
+        right = self.broadcast(self.define(f"bitcast float {counter} to i32"), lanes, "i32")
+        for number in range(ROUNDS):
+            key = (seed + number * KEY_STEP) & WORD
+            extended = self.define(f"zext {word} {left} to {wide}")
+            product = self.define(f"mul {wide} {extended}, {splat(MULTIPLIER, lanes, 'i64')}")
+            shifted = self.define(f"lshr {wide} {product}, {splat(32, lanes, 'i64')}")
+            high = self.define(f"trunc {wide} {shifted} to {word}")
+            keyed = self.define(f"xor {word} {high}, {splat(key, lanes, 'i32')}")
+            left = self.define(f"xor {word} {keyed}, {right}")
+            right = self.define(f"trunc {wide} {product} to {word}")
+        bits = self.define(f"lshr {word} {left}, {splat(8, lanes, 'i32')}")
+        number_text = self.define(f"sitofp {word} {bits} to {vector_type(lanes)}")
+        return self.define(f"fmul {vector_type(lanes)} {number_text}, {literal(2.0**-24, lanes)}")
 
     def index(self, whole: str, lanes: int) -> str:
         """A coordinate as a float, counting up along the lanes."""

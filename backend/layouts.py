@@ -12,25 +12,40 @@ from dataclasses import dataclass
 
 from cnnc.backend.kernels.tiles import vectors_for
 from cnnc.backend.target import Target
+from cnnc.ir.graph import Node, Value
 from cnnc.ir.layout import CHANNELS_LAST, Layout, row_major
 from cnnc.ir.op import Op
 from cnnc.ir.types import TensorType
+from cnnc.ops.batch_sums import BatchMoments, BatchNormSums
 from cnnc.ops.concat import Concat, Slice
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.dense import Dense, DenseInputGrad, DenseWeightGrad
+from cnnc.ops.dropout import DropoutMask
 from cnnc.ops.elementwise import Elementwise
 from cnnc.ops.fused import Fused
+from cnnc.ops.norm import ScaleMaps
 from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
-from cnnc.ops.reduce import Sum
+from cnnc.ops.position_bias import PositionBias
+from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Crop2d, Dilate2d, Pad2d, Relayout
-from cnnc.ops.softmax import Softmax, SoftmaxGrad
+from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.passes.assign_layouts import LayoutRule, Tensors, first_full
 
 CHANNEL_OPS = (
     MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad, Softmax, SoftmaxGrad, Pad2d, Crop2d, Dilate2d,
-    Concat, Slice,
+    Concat, Slice, LogSoftmax, LogSoftmaxGrad, DropoutMask, BatchMoments, BatchNormSums,
 )  # fmt: skip
+
+ROW_OPS = (
+    Elementwise, Conv2d, Conv2dInputGrad, Conv2dWeightGrad, WinogradConv2d, WinogradWeightGrad,
+    MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad, Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad,
+    Pad2d, Crop2d, Dilate2d, Concat, Slice, Relayout, Broadcast, BatchMoments, BatchNormSums,
+)  # fmt: skip
+"""Ops whose kernels see maps by rows of channels, never as a stretch of memory."""
+
+POSITIONS = Layout("bca")
+"""Of a bias [C,H,W]: as the channels of an image lie."""
 
 MANY_PIXELS = 64
 """As many as any register tile holds: what a contraction with tiles from several rows and images has."""
@@ -59,8 +74,24 @@ class LayoutRules:
         if isinstance(op, Sum):
             operands = tuple(map(channels_last, tensors.operands))
             return LayoutRule(operands, tuple(row_major(r.rank) for r in tensors.results))
+        if isinstance(op, ScaleMaps):
+            layout = tensors.layouts[0] or row_major(tensors.operands[0].rank)
+            return LayoutRule((layout, row_major(1)), (layout,))
+        if isinstance(op, PositionBias):
+            return LayoutRule((CHANNELS_LAST, POSITIONS), (CHANNELS_LAST,))
         wanted = channels_last if isinstance(op, CHANNEL_OPS) else _plain
         return LayoutRule(tuple(map(wanted, tensors.operands)), tuple(map(wanted, tensors.results)))
+
+    def takes_parts(self, node: Node, value: Value) -> bool:
+        """Whether a node's kernel keeps the rows of an operand or result apart, so that it may lie inside
+        wider maps; weights may not."""
+        op = node.op
+        if isinstance(op, Fused):
+            inside = {**dict(zip(node.operands, op.body.inputs, strict=True))}
+            inside.update(zip(node.results, op.body.outputs, strict=True))
+            return all(self.takes_parts(each, inside[value]) for each in op.body.nodes)
+        has_rows = isinstance(op, ROW_OPS) or (isinstance(op, Sum) and op.axes == (0, 2, 3))
+        return has_rows and value not in _weights(node)
 
     def _region(self, op: Fused, tensors: Tensors) -> LayoutRule:
         """What the anchor wants; what its epilogue reads in full lies as the results do."""
@@ -140,6 +171,13 @@ class LayoutRules:
         return (
             Layout(order.replace(letter, letter.upper()) + f"{block}{letter}") if block > 1 else Layout(order)
         )
+
+
+def _weights(node: Node) -> tuple[Value, ...]:
+    """The weights that a contraction reads or makes."""
+    if isinstance(node.op, Conv2d | Conv2dInputGrad | WinogradConv2d):
+        return node.operands[1:]
+    return node.results if isinstance(node.op, Conv2dWeightGrad | WinogradWeightGrad) else ()
 
 
 def channels_last(type: TensorType) -> Layout:

@@ -17,8 +17,9 @@ from cnnc.backend.target import Target
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.graph import Node, Value
 from cnnc.ir.layout import row_major
-from cnnc.ir.op import Op, Trait
-from cnnc.ir.plan import Placement, Plan, Space
+from cnnc.ir.op import Op
+from cnnc.ir.plan import Placement, Plan, Space, is_alias
+from cnnc.ir.types import TensorType
 from cnnc.ops.fused import Fused
 from cnnc.ops.shape import Relayout
 
@@ -75,7 +76,7 @@ def lower(plan: Plan, target: Target) -> Program:
     proven: dict[tuple[Op, tuple[Tensor, ...], tuple[tuple[int, int], ...]], tuple[Kernel, Proof]] = {}
     calls = []
     for node in plan.graph.nodes:
-        if node.op.has(Trait.VIEW) and node.result.name in plan.in_place:
+        if is_alias(plan, node):
             continue
         node = _with_distinct_operands(node)
         site = site_of_node(plan, node, target)
@@ -115,9 +116,14 @@ def site_of_node(plan: Plan, node: Node, target: Target) -> Site:
     }
 
     def tensors(values: Iterable[Value]) -> tuple[Tensor, ...]:
-        return tuple(Tensor(v.type, plan.layout(v)) for v in values)
+        return tuple(Tensor(v.type, plan.layout(v), _pitch(plan.placement(v), v.type)) for v in values)
 
     return Site(node.op, tensors(node.operands), tensors(node.results), target, in_place)
+
+
+def _pitch(place: Placement, type: TensorType) -> int:
+    """Elements from row to row; 0 for a single row, which is dense whatever it lies in."""
+    return place.pitch // type.numpy.itemsize if place.rows > 1 else 0
 
 
 def _with_distinct_operands(node: Node) -> Node:

@@ -230,7 +230,9 @@ PARALLEL = """\
 ; Runs task(args, begin, end, scratch) over 0..count, split over the pool's threads, of which the calling
 ; one has `scratch` and each other its own; returns when all is done.
 ; Without a pool the calling thread runs all of it. Not inlined, lest each kernel's body be there twice.
-define internal void @${p}_parallel(ptr %pool, ptr %task, ptr %args, i64 %count, ptr %scratch) nounwind noinline {
+define internal void @${p}_parallel(
+    ptr %pool, ptr %task, ptr %args, i64 %count, ptr %scratch
+) nounwind noinline {
 entry:
   %has_pool = icmp ne ptr %pool, null
   br i1 %has_pool, label %measure, label %alone
@@ -324,8 +326,9 @@ def pool_ir(prefix: str, pointer_bits: int = 64, spins: int = SPINS, scratch_byt
     count * t / threads .. count * (t + 1) / threads unless it is empty, the calling thread being 0,
     and returns when all have returned and their stores can be seen. With a null pool or one thread
     it is `task(args, 0, count, scratch)`. The calling thread has the `scratch` that it gives, every other
-    one `scratch_bytes` of the pool's own, aligned as cache lines are. A task must not fork, and a pool serves one fork at a time. A child
-    process made by fork() has none of the threads and must not touch its parent's pools.
+    one `scratch_bytes` of the pool's own, aligned as cache lines are. A task must not fork, and a pool
+    serves one fork at a time. A child process made by fork() has none of the threads and must not touch its
+    parent's pools.
 
     `pointer_bits` is the target's, also of its size_t and pthread_t. `spins` is how often a waiting
     thread looks before it sleeps.

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks.contest import OURS, Comparison, Settings
+from benchmarks.contest import OURS, Comparison, Settings, first_line
 from benchmarks.image import images_compared
 from benchmarks.report import Cell, Report
 from benchmarks.rivals import IMAGE_SYSTEMS, STEP_SYSTEMS
 from benchmarks.rounds import Timing
 from benchmarks.step import steps_compared
 from benchmarks.zoo import Entry
-from cnnc.errors import CnncError
 
 RATIOS = ("ratio", "ratio of medians")
 """The time of the fastest other system by ours, of the best calls and of the median ones."""
@@ -49,8 +48,8 @@ def _report(
     for entry, batch in tasks:
         try:
             done[entry, batch] = compare(entry, batch, threads, settings)
-        except CnncError as error:
-            failures.append(f"{_shown(entry, batch)} is left out: {error}")
+        except Exception as error:  # one network's failure must not lose the figures of the others
+            failures.append(f"{_shown(entry, batch)} is left out: {first_line(error)}")
     missing = dict.fromkeys(note for found in done.values() for note in found.missing)
     notes = [f"{_shown(*task)}: {note}" for task, found in done.items() for note in found.notes]
     figures: dict[str, float] = {}

@@ -75,7 +75,7 @@ def image_rivals(
         torch.set_num_threads(threads)
         model = _loaded(entry, state, images.shape[-1], name).eval()
         inputs = torch.from_numpy(images).to(memory_format=FORMATS[name])
-        run = _compiled(model) if name == COMPILED else model
+        run = _compiled(model, freezing=True) if name == COMPILED else model
 
         def call() -> Array:
             with torch.inference_mode():
@@ -152,7 +152,10 @@ def _loaded(entry: Entry, state: Mapping[str, Array], size: int, system: str) ->
     return model.to(memory_format=FORMATS[system])
 
 
-def _compiled(function: Any) -> Any:
-    """What was compiled before, for other networks and numbers of threads, is forgotten."""
+def _compiled(function: Any, freezing: bool = False) -> Any:
+    """Compiled when first called. `freezing` makes constants of the weights, which only inference can.
+
+    What was compiled before, for other networks and numbers of threads, is forgotten.
+    """
     torch.compiler.reset()
-    return torch.compile(function)
+    return torch.compile(function, options={"freezing": freezing})

@@ -60,7 +60,7 @@ ZOO = (
     Entry("densenet121", "DenseNet-121", 224, 64, 7_978_856, step_batch=8),
     Entry("mobilenet_v2", "MobileNet v2", 224, 64, 3_504_872, (1, 8), 8),
     Entry("unet", "U-Net", 256, 32, 31_030_658, step_batch=1),
-    Entry("alphago", "AlphaGo policy", 19, 19, 3_882_793, step_batch=16),
+    Entry("alphago", "AlphaGo policy", 19, 9, 3_882_793, step_batch=16),
 )
 BY_NAME: Mapping[str, Entry] = {entry.name: entry for entry in ZOO}
 

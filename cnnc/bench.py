@@ -15,13 +15,12 @@ from cnnc.backend.emit import emit_kernel, kernel_symbol
 from cnnc.backend.kernels.fma_peak import fma_peak
 from cnnc.backend.llvm import CodeGenerator, Jit
 from cnnc.backend.target import Target
-from cnnc.bound import BoundEntry, random_feeds
+from cnnc.bound import random_entry
 from cnnc.native import Code, Native, address
-from cnnc.passes.append_updates import LEARNING_RATE, AppendUpdates
+from cnnc.passes.append_updates import AppendUpdates
 from cnnc.passes.set_batch import SetBatch
-from cnnc.source import Source
 from cnnc.summary import graph_macs, stage_graph
-from cnnc.units import CompiledUnit, inference_unit, training_unit
+from cnnc.units import CompiledUnit
 
 PEAK_SECONDS = 0.2
 
@@ -62,21 +61,18 @@ class Benchmark:
         return self.flops_per_second / (self.peak * self.threads)
 
 
-def benchmark(
-    source: Source, batch: int, threads: int, train: bool, target: Target, seconds: float
-) -> Benchmark:
+def benchmark(compiled: CompiledUnit, threads: int, seconds: float) -> Benchmark:
     """Time a run or a training step for about that many seconds, then the machine's peak."""
-    compiled = (training_unit if train else inference_unit)(source, batch, target)
     code = Code.of(compiled.unit, compiled.workspace_bytes, ObjectCache(default_directory()))
-    native = Native(code, threads)
+    native, train, target = Native(code, threads), compiled.train, compiled.unit.target
     stage = AppendUpdates.name if train else SetBatch.name
     return Benchmark(
-        name=source.name,
-        batch=batch,
+        name=compiled.source.name,
+        batch=compiled.batch,
         threads=threads,
         train=train,
         target=target.name,
-        timing=measure(_entry(compiled, native), seconds),
+        timing=measure(random_entry(compiled, native, "step" if train else "run"), seconds),
         flops=2 * graph_macs(stage_graph(compiled.main, stage)),
         peak=measured_peak(target),
     )
@@ -105,13 +101,3 @@ def measured_peak(target: Target) -> float:
     sums = np.zeros((peak.chains, target.lanes), np.float32)
     timing = measure(lambda: function(address(factors), address(sums), 0, 1, None), PEAK_SECONDS)
     return 2 * peak.macs / timing.best
-
-
-def _entry(compiled: CompiledUnit, native: Native) -> BoundEntry:
-    """The run or the step on random images; a learning rate of zero leaves the weights as they are."""
-    graph, classes = compiled.main.plan.graph, compiled.source.classes
-    feeds = random_feeds(graph.inputs, np.random.default_rng(0), classes)
-    feeds[LEARNING_RATE] = np.zeros((), np.float32)
-    plan = compiled.main.plan
-    block = native.packed(compiled.given(compiled.source.initial_weights()), plan.param_bytes)
-    return BoundEntry(native, "step" if compiled.train else "run", plan, feeds, block)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from cnnc.ir.graph import Value
 from cnnc.ir.plan import Plan
 from cnnc.ir.types import Array
 from cnnc.native import Native, address
+from cnnc.passes.append_updates import LEARNING_RATE
+from cnnc.units import CompiledUnit
 
 
 class BoundEntry:
@@ -31,8 +34,24 @@ class BoundEntry:
         self._arguments = (*map(address, arrays), native.pool)
         self._function = native.function(suffix, len(self._arguments))
 
+    def of(self, suffix: str) -> BoundEntry:
+        """Another entry of the same plan on the same arrays."""
+        other = copy(self)
+        other._function = self._native.function(suffix, len(self._arguments))
+        return other
+
     def __call__(self) -> None:
         self._function(*self._arguments)
+
+
+def random_entry(compiled: CompiledUnit, native: Native, suffix: str) -> BoundEntry:
+    """An entry of the main program on random inputs and the first weights; a learning rate of zero leaves
+    the weights as they are."""
+    plan, source = compiled.main.plan, compiled.source
+    feeds = random_feeds(plan.graph.inputs, np.random.default_rng(0), source.classes)
+    feeds[LEARNING_RATE] = np.zeros((), np.float32)
+    block = native.packed(compiled.given(source.initial_weights()), plan.param_bytes)
+    return BoundEntry(native, suffix, plan, feeds, block)
 
 
 def random_feeds(inputs: Iterable[Value], rng: np.random.Generator, classes: int | None) -> dict[str, Array]:

@@ -49,7 +49,9 @@ class Native:
     def function(self, suffix: str, arguments: int) -> Function:
         """`name_suffix` with that many pointer arguments, given as integer addresses."""
         prototype = ctypes.CFUNCTYPE(None, *([ctypes.c_void_p] * arguments))
-        return prototype(self._jit.address(f"{self._name}_{suffix}"))
+        address = self._jit.address(f"{self._name}_{suffix}")
+        assert address, f"the code has no function {self._name}_{suffix}"
+        return prototype(address)
 
     def packed(self, weights: Iterable[Array], param_bytes: int) -> Array:
         """The first param block: the weights as NAME_pack lays them out, and the states beside them."""

@@ -19,34 +19,49 @@ from cnnc.ops.optimizer import Optimizer
 from cnnc.passes.absorb_flatten import AbsorbFlatten
 from cnnc.passes.append_updates import AppendUpdates
 from cnnc.passes.assign_layouts import assign_layouts
+from cnnc.passes.choose_algorithms import ChooseAlgorithms
 from cnnc.passes.differentiate import Differentiate
+from cnnc.passes.draw_masks import DrawMasks
+from cnnc.passes.drop_dropout import DropDropout
 from cnnc.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from cnnc.passes.eliminate_dead_code import EliminateDeadCode
+from cnnc.passes.fold_batch_norm import FoldBatchNorm
 from cnnc.passes.fold_constants import FoldConstants
 from cnnc.passes.fuse_epilogues import FuseEpilogues
+from cnnc.passes.lower_batch_norm import LowerBatchNorm
 from cnnc.passes.lower_windows import LowerWindows
 from cnnc.passes.plan_buffers import plan_buffers
 from cnnc.passes.runner import Pass, Stage, run_passes
 from cnnc.passes.set_batch import SetBatch
 from cnnc.passes.split_preparation import SplitPreparation, preparation_graph, split_preparation
+from cnnc.passes.use_batch_statistics import UseBatchStatistics
 
 
 def inference_passes(batch: int, algorithms: Pass | None = None) -> tuple[Pass, ...]:
     """From a forward graph at any batch to what is planned. Without `algorithms` (a ChooseAlgorithms) every
     contraction is computed directly."""
-    return (SetBatch(batch), AbsorbFlatten(), *_simplifying_passes(algorithms), FuseEpilogues())
+    return (
+        SetBatch(batch),
+        DropDropout(),
+        AbsorbFlatten(),
+        FoldBatchNorm(),
+        *_simplifying_passes(algorithms),
+        FuseEpilogues(),
+    )
 
 
 def prepared_passes(batch: int, algorithms: Pass | None = None) -> tuple[Pass, ...]:
     """The same, with what depends on the weights alone left to the preparation of the params."""
     *passes, fuse = inference_passes(batch, algorithms)
-    return (*passes, SplitPreparation(), fuse)
+    return (*passes, SplitPreparation(), EliminateDeadCode(), fuse)
 
 
 def training_passes(batch: int, optimizer: Optimizer, algorithms: Pass | None = None) -> tuple[Pass, ...]:
     """From a loss graph to forward, loss, backward and update as one graph."""
     return (
         SetBatch(batch),
+        DrawMasks(),
+        UseBatchStatistics(),
         AbsorbFlatten(),
         Differentiate(),
         AppendUpdates(optimizer),
@@ -57,6 +72,7 @@ def training_passes(batch: int, optimizer: Optimizer, algorithms: Pass | None = 
 
 def _simplifying_passes(algorithms: Pass | None) -> tuple[Pass, ...]:
     return (
+        LowerBatchNorm(),
         FoldConstants(),
         EliminateCommonSubexpressions(),
         EliminateDeadCode(),
@@ -68,11 +84,12 @@ def _simplifying_passes(algorithms: Pass | None) -> tuple[Pass, ...]:
 
 @dataclass(frozen=True)
 class Compilation:
-    """A graph after every pass, its plan and its program."""
+    """A graph after every pass, its plan and its program. `algorithms` is the pass that chose among them."""
 
     stages: tuple[Stage, ...]
     plan: Plan
     program: Program
+    algorithms: ChooseAlgorithms | None = None
 
 
 def compile_graph(
@@ -82,10 +99,13 @@ def compile_graph(
     that plan, so that both programs can work on one param block."""
     stages = run_passes(graph, passes)
     fixed: Mapping[str, Layout] = {} if shared is None else param_layouts(shared)
-    laid_out = assign_layouts(stages[-1].graph, LayoutRules(target), fixed)
-    plan = plan_buffers(laid_out.graph, laid_out.layouts, None if shared is None else shared.placements)
+    rules = LayoutRules(target)
+    laid_out = assign_layouts(stages[-1].graph, rules, fixed)
+    block = None if shared is None else shared.placements
+    plan = plan_buffers(laid_out.graph, laid_out.layouts, block, rules.takes_parts)
     verify_plan(plan)
-    return Compilation(stages, plan, lower(plan, target))
+    algorithms = next((p for p in passes if isinstance(p, ChooseAlgorithms)), None)
+    return Compilation(stages, plan, lower(plan, target), algorithms)
 
 
 def compile_preparation(

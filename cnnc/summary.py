@@ -9,6 +9,7 @@ from cnnc.backend.target import Target
 from cnnc.ir.graph import Graph, Node
 from cnnc.ir.op import Trait
 from cnnc.passes.set_batch import SetBatch
+from cnnc.passes.use_batch_statistics import running_statistics
 from cnnc.pipeline import Compilation
 from cnnc.source import Source
 from cnnc.units import inference_unit, training_unit
@@ -95,7 +96,8 @@ def _layers(graph: Graph) -> Iterable[LayerSummary]:
     for node in graph.nodes:
         groups.setdefault(node.layer or node.results[0].name, []).append(node)
     counted: set[str] = set()
-    params = {p.name: p.type.size for p in graph.params}
+    statistics = running_statistics(graph)
+    params = {p.name: p.type.size for p in graph.params if p not in statistics}
     for name, nodes in groups.items():
         used = {o.name for n in nodes for o in n.operands if o.name in params} - counted
         counted |= used

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cnnc.backend.algorithms import Algorithms
 from cnnc.backend.interface import Interface, Port, c_identifier, weight_table
 from cnnc.backend.lower import lower_unpacking
 from cnnc.backend.target import Target
@@ -17,7 +18,9 @@ from cnnc.ir.graph import Value
 from cnnc.ir.types import Array
 from cnnc.params import prepared_params
 from cnnc.passes.append_updates import initial_states
-from cnnc.passes.choose_algorithms import Preferences
+from cnnc.passes.choose_algorithms import NO_PREFERENCES, ChooseAlgorithms, Preferences
+from cnnc.passes.differentiate import Differentiate
+from cnnc.passes.draw_masks import first_step
 from cnnc.pipeline import (
     Compilation,
     compile_graph,
@@ -87,22 +90,30 @@ class CompiledUnit:
 
 
 def inference_unit(
-    source: Source, batch: int, target: Target, preferences: Preferences = Preferences(), strict: bool = False
+    source: Source,
+    batch: int,
+    target: Target,
+    preferences: Preferences = NO_PREFERENCES,
+    strict: bool = False,
 ) -> CompiledUnit:
     """`NAME_run`: the forward graph. With `strict` no algorithm re-associates sums across filter taps."""
     _check_batch(batch)
-    algorithms = None
+    algorithms = ChooseAlgorithms(Algorithms(target, strict), preferences)
     compilation = compile_graph(source.graph, prepared_passes(batch, algorithms), target)
     return _compiled(source, batch, False, target, ("run", compilation))
 
 
 def training_unit(
-    source: Source, batch: int, target: Target, preferences: Preferences = Preferences(), strict: bool = False
+    source: Source,
+    batch: int,
+    target: Target,
+    preferences: Preferences = NO_PREFERENCES,
+    strict: bool = False,
 ) -> CompiledUnit:
     """`NAME_step`, one training step, and `NAME_evaluate`, the loss alone, on the same params."""
     _check_batch(batch)
     graph = source.loss_graph()
-    algorithms = None
+    algorithms = ChooseAlgorithms(Algorithms(target, strict), preferences)
     step = compile_graph(graph, training_passes(batch, source.optimizer, algorithms), target)
     evaluate = compile_graph(graph, inference_passes(batch, algorithms), target, shared=step.plan)
     return _compiled(source, batch, True, target, ("step", step), ("evaluate", evaluate))
@@ -113,7 +124,7 @@ def _compiled(
 ) -> CompiledUnit:
     main = entries[0][1]
     weights = [p.name for p in source.graph.params]
-    preparation = compile_preparation(main, weights, _first_states(source) if train else {}, target)
+    preparation = compile_preparation(main, weights, _first_states(main, source) if train else {}, target)
     offsets = itertools.accumulate((v.type.nbytes for v in preparation.plan.graph.inputs), initial=0)
     planned = {p.name: p for p in main.plan.graph.params}
     unit = Unit(
@@ -126,10 +137,13 @@ def _compiled(
     return CompiledUnit(source, batch, train, tuple(c for _, c in entries), preparation, unit)
 
 
-def _first_states(source: Source) -> Mapping[str, float]:
-    """The number that each of the optimizer's states begins with, in all its elements."""
-    states = initial_states(source.loss_graph().params, source.optimizer)
-    return {name: float(array.flat[0]) for name, array in states.items()}
+def _first_states(step: Compilation, source: Source) -> Mapping[str, float]:
+    """The number that each param which is no weight begins with, in all its elements: the optimizer's
+    states and the counter of steps."""
+    pairs = itertools.pairwise(step.stages)
+    given = next(before.graph for before, after in pairs if after.name == Differentiate.name)
+    states = initial_states(given.trained, source.optimizer)
+    return {**{name: float(array.flat[0]) for name, array in states.items()}, **first_step(source.graph)}
 
 
 def _port(value: Value, source: Source) -> Port:

@@ -25,7 +25,10 @@ from cnnc.native import Code, Native
 from cnnc.params import pack_params
 from cnnc.passes.append_updates import AppendUpdates
 from cnnc.passes.differentiate import gradient_graph
+from cnnc.passes.draw_masks import DrawMasks
+from cnnc.passes.drop_dropout import DropDropout
 from cnnc.passes.set_batch import SetBatch
+from cnnc.passes.use_batch_statistics import UseBatchStatistics, running_statistics
 from cnnc.pipeline import compile_graph, training_passes
 from cnnc.source import Source, Weights
 from cnnc.units import CompiledUnit, inference_unit, training_unit
@@ -82,17 +85,25 @@ def verify_source(source: Source, batch: int, seed: int, target: Target, weights
     """All checks of a network; gradients where it declares a loss. Raises CnncError where it cannot be
     compiled or run here."""
     rng = np.random.default_rng(seed)
-    params = {
-        name: w + WEIGHT_NOISE * rng.standard_normal(w.shape, np.float32)
-        for name, w in source.weights(weights).items()
-    }
+    params = _disturbed(source, weights, rng)
     inference = inference_unit(source, batch, target)
     checks = list(_output_checks(inference, params, rng))
     proofs = [_proofs("inference", inference.unit.calls)]
     if source.has_loss:
-        checks += _gradient_checks(source, SetBatch(batch)(source.loss_graph()), target, params, rng)
+        loss = UseBatchStatistics()(SetBatch(batch)(source.loss_graph()))
+        checks += _gradient_checks(source, loss, target, params, rng)
         proofs.append(_proofs("training", training_unit(source, batch, target).unit.calls))
     return Verification(tuple(checks), tuple(proofs))
+
+
+def _disturbed(source: Source, weights: Weights, rng: np.random.Generator) -> dict[str, Array]:
+    """The weights with some noise, running statistics multiplied by it: a variance must stay positive."""
+    statistics = {v.name for v in running_statistics(source.graph)}
+    return {
+        name: w * np.exp(noise) if name in statistics else w + noise
+        for name, w in source.weights(weights).items()
+        for noise in (WEIGHT_NOISE * rng.standard_normal(w.shape, np.float32),)
+    }
 
 
 def _output_checks(
@@ -113,7 +124,7 @@ def _gradient_checks(
     source: Source, loss: Graph, target: Target, params: Mapping[str, Array], rng: np.random.Generator
 ) -> Iterable[Check]:
     feeds = random_feeds(loss.inputs, rng, source.classes)
-    names = [p.name for p in loss.params]
+    names = [p.name for p in loss.trained]
     graph = gradient_graph(loss, names)
     results = evaluate(graph, _doubled(feeds), _doubled(params)).outputs
     ends = graph.outputs[-len(names) :]
@@ -130,9 +141,14 @@ def _gradient_checks(
 def _compiled_gradients(
     source: Source, target: Target, feeds: Mapping[str, Array], params: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Gradients by the code of a training step that hands them out instead of using them up."""
+    """Gradients by the code of a training step that hands them out instead of using them up, and drops
+    nothing, for what is dropped has no reference."""
     batch = len(feeds[source.inputs[0].name])
-    passes = [p for p in training_passes(batch, source.optimizer) if not isinstance(p, AppendUpdates)]
+    passes = [
+        DropDropout() if isinstance(p, DrawMasks) else p
+        for p in training_passes(batch, source.optimizer)
+        if not isinstance(p, AppendUpdates)
+    ]
     compilation = compile_graph(source.loss_graph(), passes, target)
     unit = Unit("verify", target, (("gradients", compilation.program),))
     native = _native(unit, compilation.program.workspace_bytes)
@@ -140,8 +156,8 @@ def _compiled_gradients(
     entry = BoundEntry(native, "gradients", compilation.plan, feeds, block)
     entry()
     shapes = {p.name: p.type.shape for p in source.graph.params}
-    ends = entry.outputs[-len(compilation.plan.graph.params) :]
-    found = zip(compilation.plan.graph.params, ends, strict=True)
+    trained = compilation.plan.graph.trained
+    found = zip(trained, entry.outputs[-len(trained) :], strict=True)
     return {param.name: gradient.reshape(shapes[param.name]) for param, gradient in found}
 
 
@@ -159,8 +175,8 @@ def _difference(
     inputs, weights = _doubled(feeds), _doubled(params)
 
     def loss_at(step: float) -> float:
-        moved = {name: w + step / length * direction[name] for name, w in weights.items()}
-        return float(evaluate(loss, inputs, moved).outputs[loss.outputs[0].name])
+        moved = {name: weights[name] + step / length * d for name, d in direction.items()}
+        return float(evaluate(loss, inputs, {**weights, **moved}).outputs[loss.outputs[0].name])
 
     slopes = [(loss_at(step) - loss_at(-step)) / (2 * step) for step in STEPS]
     nearest = min(abs(measured - slope) for measured in slopes)

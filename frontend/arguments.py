@@ -10,6 +10,7 @@ from typing import Literal, SupportsIndex
 from cnnc.errors import CnncError
 
 Size = int | tuple[int, int]
+Pair = tuple[int, int]
 Padding = int | tuple[int, int] | tuple[int, int, int, int] | Literal["same"]
 
 # What a text graph, a C identifier in a header and a safetensors key can all carry.
@@ -36,16 +37,45 @@ def pair(what: str, value: Size, least: int) -> tuple[int, int]:
     return whole(what, value[0], least), whole(what, value[1], least)
 
 
-def padding(value: Padding, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int, int, int]:
+def padding(
+    value: Padding, kernel: Pair, dilation: Pair, stride: Pair, size: tuple[int, ...]
+) -> tuple[int, int, int, int]:
     """(top, left, bottom, right) from one number, (vertical, horizontal), all four, or "same".
 
-    "same" keeps the size at stride 1 and divides it by the stride, rounding up, otherwise: it adds
-    d*(k-1) elements to each axis, half of them (rounded down) before.
+    "same" gives ceil(n / stride) results for n elements, with the least padding that does: it adds
+    max(0, (results - 1) * stride + dilation * (k - 1) + 1 - n) elements to an axis of `size`, half of them,
+    rounded down, before. This is TensorFlow's SAME and ONNX's SAME_UPPER; at stride 1 the size stays.
     """
     if value == "same":
-        both = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-        top, left = (total // 2 for total in both)
-        return top, left, both[0] - top, both[1] - left
+        axes = zip(kernel, dilation, stride, size, strict=True)
+        return _halved(*(max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n) for k, d, s, n in axes))
+    return _sides(value)
+
+
+def transposed_padding(
+    value: Padding, kernel: Pair, dilation: Pair, stride: Pair, output_pad: Pair
+) -> tuple[int, int, int, int]:
+    """As `padding`, of a transposed convolution, whose result it makes smaller.
+
+    "same" gives n * stride results: dilation * (k - 1) + 1 + output_pad - stride elements go, half of
+    them, rounded down, before, as for ONNX's SAME_UPPER. Raises CnncError if that is negative.
+    """
+    if value != "same":
+        return _sides(value)
+    axes = zip(kernel, dilation, stride, output_pad, strict=True)
+    totals = [d * (k - 1) + 1 + e - s for k, d, s, e in axes]
+    if min(totals) < 0:
+        raise CnncError(f"pad 'same' needs a kernel {kernel} at least as large as the stride {stride}")
+    return _halved(*totals)
+
+
+def _halved(vertical: int, horizontal: int) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) with half of each axis, rounded down, before."""
+    top, left = vertical // 2, horizontal // 2
+    return top, left, vertical - top, horizontal - left
+
+
+def _sides(value: Padding) -> tuple[int, int, int, int]:
     if isinstance(value, str):
         raise CnncError(f"pad must be numbers or 'same', not {value!r}")
     if not isinstance(value, tuple | list):

@@ -64,6 +64,7 @@ glorot_uniform = VarianceScaling(1.0, "mean", "uniform")
 he = he_normal
 glorot = glorot_uniform
 zeros = Constant(0.0)
+ones = Constant(1.0)
 
 
 @user_call

@@ -5,56 +5,24 @@ Everything is checked before anything is recorded, so a call that fails leaves t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import zlib
 
 from cnnc.errors import CnncError, ShapeError
-from cnnc.frontend.arguments import Padding, Size, flag, layer_name, padding, pair, whole
+from cnnc.frontend.activations import Activation
+from cnnc.frontend.arguments import Padding, Size, finite, flag, padding, pair, transposed_padding, whole
 from cnnc.frontend.calls import user_call
 from cnnc.frontend.initializers import Initializer, zeros
+from cnnc.frontend.recording import check_network, checked, record, shown
 from cnnc.frontend.tensor import Tensor
 from cnnc.ir.op import Op
 from cnnc.ir.types import f32
 from cnnc.ops.concat import Concat
-from cnnc.ops.conv import Conv2d
+from cnnc.ops.conv import Conv2d, Conv2dInputGrad
 from cnnc.ops.dense import Dense
-from cnnc.ops.elementwise import Add, Bias, Relu, Sigmoid, Tanh
-from cnnc.ops.elementwise import activation as activation_op
-from cnnc.ops.pool import MaxPool2d, MeanPool2d
-from cnnc.ops.scalar import Expr
+from cnnc.ops.dropout import Dropout
+from cnnc.ops.elementwise import Add, Bias
+from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.shape import Flatten
-from cnnc.ops.softmax import Softmax
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A layer without parameters: called on a tensor, or given to a layer as `activation=`."""
-
-    name: str
-    op: Op
-
-    @user_call
-    def __call__(self, x: Tensor, name: str | None = None) -> Tensor:
-        return _record(self.name, name, self.op, x)
-
-
-relu = Activation("relu", Relu())
-tanh = Activation("tanh", Tanh())
-sigmoid = Activation("sigmoid", Sigmoid())
-softmax = Activation("softmax", Softmax())
-
-
-@user_call
-def activation(name: str, function: str | Callable[[Expr], Expr]) -> Activation:
-    """Declare an activation by a formula of one variable: `activation("swish", "a * sigmoid(a)")`.
-
-    A Python function such as `lambda a: a * sigmoid(a)`, with the functions of cnnc.ops.scalar,
-    serves too. The derivative is derived from it.
-    """
-    op = activation_op(function)
-    if op.arity != 1:
-        raise CnncError(f"the formula {op.f!r} has {op.arity} variables; an activation has one")
-    return Activation(layer_name(name), op)
 
 
 @user_call
@@ -73,15 +41,52 @@ def conv2d(
 ) -> Tensor:
     """Convolution of [N,C,H,W] to [N,maps,H',W'] with a weight [maps,C/groups,Kh,Kw] and a bias [maps].
 
-    Sizes are one number or (vertical, horizontal); `pad` may also be (top, left, bottom, right) or "same".
+    Sizes are one number or (vertical, horizontal); `pad` may also be (top, left, bottom, right), or "same"
+    for ceil(H / stride) rows (see `padding`).
     """
-    channels = _checked(x, 4).shape[1]
+    channels = checked(x, 4).shape[1]
     taps, step, spread = pair("kernel", kernel, 1), pair("stride", stride, 1), pair("dilation", dilation, 1)
     maps, groups = whole("maps", maps, 1), whole("groups", groups, 1)
-    if channels % groups or maps % groups:
-        raise ShapeError(f"groups={groups} must divide the input's {channels} channels and the {maps} maps")
-    op = Conv2d(step, padding(pad, taps, spread), spread, groups)
-    return _weighted(x, op, (maps, channels // groups, *taps), bias, activation, init, name)
+    _check_groups(groups, channels, maps)
+    op = Conv2d(step, padding(pad, taps, spread, step, x.shape[2:]), spread, groups)
+    return _weighted(x, op, (maps, channels // groups, *taps), maps, bias, activation, init, name)
+
+
+@user_call
+def conv_transpose2d(
+    x: Tensor,
+    maps: int,
+    kernel: Size,
+    stride: Size = 1,
+    pad: Padding = 0,
+    output_pad: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    bias: bool = True,
+    activation: Activation | None = None,
+    init: Initializer | None = None,
+    name: str | None = None,
+) -> Tensor:
+    """Transposed convolution of [N,C,H,W] to [N,maps,H',W'], the adjoint of a conv2d with these sizes.
+
+    The weight is [C,maps/groups,Kh,Kw], the bias [maps]. H' = (H - 1) * stride - top - bottom +
+    dilation * (Kh - 1) + 1 + output_pad; with pad "same" it is H * stride (see `transposed_padding`).
+    """
+    channels = checked(x, 4).shape[1]
+    taps, step, spread = pair("kernel", kernel, 1), pair("stride", stride, 1), pair("dilation", dilation, 1)
+    maps, groups = whole("maps", maps, 1), whole("groups", groups, 1)
+    _check_groups(groups, channels, maps)
+    extra = pair("output_pad", output_pad, 0)
+    if any(e >= s for e, s in zip(extra, step, strict=True)):
+        raise ShapeError(f"output_pad {extra} must be smaller than the stride {step}")
+    pads = transposed_padding(pad, taps, spread, step, extra)
+    axes = enumerate(zip(x.shape[2:], step, spread, taps, extra, strict=True))
+    height, width = ((n - 1) * s - pads[i] - pads[i + 2] + d * (k - 1) + 1 + e for i, (n, s, d, k, e) in axes)
+    if min(height, width) < 1:
+        raise ShapeError(f"the padding {pads} leaves nothing of the result: {height}x{width}")
+    op = Conv2dInputGrad(step, pads, spread, groups, size=(height, width))
+    shape = (channels, maps // groups, *taps)
+    return _weighted(x, op, shape, maps, bias, activation, init, name, kind="conv_transpose2d")
 
 
 @user_call
@@ -94,40 +99,46 @@ def dense(
     name: str | None = None,
 ) -> Tensor:
     """Fully connected: [N,features] to [N,units], with a weight [units,features] and a bias [units]."""
-    features = _checked(x, 2).shape[1]
+    features = checked(x, 2).shape[1]
     shape = (whole("units", units, 1), features)
-    return _weighted(x, Dense(), shape, bias, activation, init, name)
+    return _weighted(x, Dense(), shape, shape[0], bias, activation, init, name)
 
 
 @user_call
-def max_pool(
-    x: Tensor, kernel: Size, stride: Size | None = None, pad: Padding = 0, name: str | None = None
-) -> Tensor:
-    """The largest of each window of [N,C,H,W]; the stride is the kernel unless given, padding never wins."""
-    return _record("max_pool", name, MaxPool2d(*_window(kernel, stride, pad)), _checked(x, 4))
+def position_bias(x: Tensor, init: Initializer = zeros, name: str | None = None) -> Tensor:
+    """Adds a bias [C,H,W], one value per channel and position, to [N,C,H,W]."""
+    shape = checked(x, 4).shape[1:]
+    if not callable(init):
+        raise CnncError(f"init must be an initializer such as zeros or glorot, not {init!r}")
+    layer = x.network.layer("position_bias", name)
+    return Tensor(layer.emit(PositionBias(), x.value, layer.param("bias", shape, init)), x.network)
 
 
 @user_call
-def mean_pool(
-    x: Tensor, kernel: Size, stride: Size | None = None, pad: Padding = 0, name: str | None = None
-) -> Tensor:
-    """The mean of each window of [N,C,H,W]; the stride is the kernel unless given, padding counts as 0."""
-    return _record("mean_pool", name, MeanPool2d(*_window(kernel, stride, pad)), _checked(x, 4))
+def dropout(x: Tensor, rate: float = 0.5, name: str | None = None) -> Tensor:
+    """In training, zeros a share `rate` of the elements, others in each step, and divides the rest by
+    1 - rate; in inference, x itself. Which ones follows from the network's seed and the layer's name."""
+    share = finite("rate", rate)
+    if not 0 <= share < 1:
+        raise CnncError(f"rate must be at least 0 and below 1, not {rate!r}")
+    layer = checked(x).network.layer("dropout", name)
+    seed = zlib.crc32(f"{x.network.seed} {layer.name}".encode())
+    return Tensor(layer.emit(Dropout(share, seed), x.value), x.network)
 
 
 @user_call
 def flatten(x: Tensor, name: str | None = None) -> Tensor:
     """[N,C,H,W] to [N,C*H*W]."""
-    return _record("flatten", name, Flatten(), x)
+    return record("flatten", name, Flatten(), x)
 
 
 @user_call
 def add(x: Tensor, y: Tensor, name: str | None = None) -> Tensor:
     """The elementwise sum of two tensors of one shape: a skip connection."""
-    _check_network(x, y)
+    check_network(x, y)
     if x.shape != y.shape:
-        raise ShapeError(f"the operands have shapes {_shown(x)} and {_shown(y)}; they must be equal")
-    return _record("add", name, Add(), x, y)
+        raise ShapeError(f"the operands have shapes {shown(x)} and {shown(y)}; they must be equal")
+    return record("add", name, Add(), x, y)
 
 
 @user_call
@@ -135,73 +146,42 @@ def concat(*tensors: Tensor, name: str | None = None) -> Tensor:
     """Two tensors or more, equal but in their channels (or features): those of all, in their order."""
     if len(tensors) < 2:
         raise CnncError(f"give two tensors or more; got {len(tensors)}")
-    _check_network(*tensors)
+    check_network(*tensors)
     for x in tensors[1:]:
         if len(x.shape) != len(tensors[0].shape) or x.shape[2:] != tensors[0].shape[2:]:
-            both = f"{_shown(tensors[0])} and {_shown(x)}"
+            both = f"{shown(tensors[0])} and {shown(x)}"
             raise ShapeError(f"the operands have shapes {both}; only channels may differ")
-    return _record("concat", name, Concat(), *tensors)
+    return record("concat", name, Concat(), *tensors)
+
+
+def _check_groups(groups: int, channels: int, maps: int) -> None:
+    if channels % groups or maps % groups:
+        raise ShapeError(f"groups={groups} must divide the input's {channels} channels and the {maps} maps")
 
 
 def _weighted(
     x: Tensor,
     op: Op,
     shape: tuple[int, ...],
+    maps: int,
     bias: bool,
     activation: Activation | None,
     init: Initializer | None,
     name: str | None,
+    kind: str = "",
 ) -> Tensor:
-    """Record `op(x, weight)` with what follows it: a bias per output channel, an activation."""
+    """Record `op(x, weight)` with what follows it: a bias for each of the maps, an activation. `kind` begins
+    the layer's name unless it has one; it is the op's name unless given."""
     if activation is not None and not isinstance(activation, Activation):
         raise CnncError(f"activation must be one such as relu or None, not {activation!r}")
     if init is not None and not callable(init):
         raise CnncError(f"init must be an initializer such as he or glorot, not {init!r}")
     has_bias = flag("bias", bias)
     op.infer(x.value.type, f32(*shape))
-    layer = x.network.layer(op.name, name)
+    layer = x.network.layer(kind or op.name, name)
     y = layer.emit(op, x.value, layer.param("weight", shape, init or x.network.init))
     if has_bias:
-        y = layer.emit(Bias(), y, layer.param("bias", shape[:1], zeros))
+        y = layer.emit(Bias(), y, layer.param("bias", (maps,), zeros))
     if activation is not None:
         y = layer.emit(activation.op, y)
     return Tensor(y, x.network)
-
-
-def _record(kind: str, name: str | None, op: Op, *operands: Tensor) -> Tensor:
-    """Record a layer of one op without parameters."""
-    values = [_checked(x).value for x in operands]
-    op.infer(*(v.type for v in values))
-    network = operands[0].network
-    return Tensor(network.layer(kind, name).emit(op, *values), network)
-
-
-def _window(
-    kernel: Size, stride: Size | None, pad: Padding
-) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
-    """Kernel, stride and padding of a pooling window."""
-    taps = pair("kernel", kernel, 1)
-    step = taps if stride is None else pair("stride", stride, 1)
-    return taps, step, padding(pad, taps, (1, 1))
-
-
-def _checked(x: Tensor, rank: int | None = None) -> Tensor:
-    """`x`, which must be a tensor, of that rank if one is given."""
-    if not isinstance(x, Tensor):
-        raise CnncError(f"the input must be a tensor (what a layer or net.input returns), not {x!r}")
-    if rank is None or len(x.shape) == rank:
-        return x
-    if rank == 2:
-        raise ShapeError(f"input has shape {_shown(x)}; flatten it first")
-    raise ShapeError(f"input has shape {_shown(x)}; maps [N,C,H,W] are needed")
-
-
-def _check_network(first: Tensor, *others: Tensor) -> None:
-    for other in others:
-        if _checked(first).network is not _checked(other).network:
-            names = f"{first.network.name!r} and {other.network.name!r}"
-            raise CnncError(f"the operands belong to different networks, {names}")
-
-
-def _shown(x: Tensor) -> str:
-    return f"[{','.join(map(str, x.shape))}]"

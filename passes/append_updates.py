@@ -31,7 +31,7 @@ SHARED = "optimizer"
 
 @dataclass(frozen=True)
 class AppendUpdates:
-    """The gradients, the last outputs, one per param in the params' order, are used up by updates.
+    """The gradients, the last outputs, one per trained param in the params' order, are used up by updates.
 
     The graph gets the input `lr`, the optimizer's states as params (`c1.weight.m` for
     `c1.weight`; `optimizer.beta1_power` for all), the nodes of the optimizer's steps, and the
@@ -53,11 +53,11 @@ class AppendUpdates:
         gradients = _gradients(graph)
         builder = GraphBuilder.extend(graph)
         rate = builder.input(LEARNING_RATE, f32())
-        own = [_declare(builder, self.optimizer, param) for param in graph.params]
+        own = [_declare(builder, self.optimizer, param) for param in graph.trained]
         shared = _declare(builder, self.optimizer, None)
         steps, updates = _Steps(builder, self.optimizer, {}), list(graph.updates)
         after: Mapping[str, Value] = shared
-        for param, gradient, states in zip(graph.params, gradients, own, strict=True):
+        for param, gradient, states in zip(graph.trained, gradients, own, strict=True):
             with builder.at(*_origin(graph, param)):
                 after = steps.run({"lr": rate, "p": param, "g": gradient, **states}, shared)
             updates += [(param, after["p"]), *((states[name], after[name]) for name in states)]
@@ -71,7 +71,7 @@ def training_graph(loss_graph: Graph, optimizer: Optimizer) -> Graph:
 
 
 def initial_states(params: Sequence[Value], optimizer: Optimizer) -> dict[str, Array]:
-    """The optimizer's states before the first step, by name; `params` are those of the loss graph."""
+    """The optimizer's states before the first step, by name, for the params it trains."""
     return {
         _state_name(param, spec.name): np.full(param.type.shape if param else (), spec.initial, np.float32)
         for spec in optimizer.states()
@@ -106,11 +106,11 @@ class _Steps:
 
 
 def _gradients(graph: Graph) -> tuple[Value, ...]:
-    """The last outputs, which must be the params' gradients by their types."""
-    if not graph.params:
+    """The last outputs, which must be the trained params' gradients by their types."""
+    if not graph.trained:
         raise CnncError(f"{graph.name} has no params, so there is nothing to train")
-    found = graph.outputs[-len(graph.params) :]
-    if [v.type for v in found] != [p.type for p in graph.params] or len(found) == len(graph.outputs):
+    found = graph.outputs[-len(graph.trained) :]
+    if [v.type for v in found] != [p.type for p in graph.trained] or len(found) == len(graph.outputs):
         raise CnncError(f"the outputs of {graph.name} are not a loss and the gradients of its params")
     return found
 

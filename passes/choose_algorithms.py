@@ -47,6 +47,9 @@ class Preferences:
     tuned: Mapping[str, str] = field(default_factory=dict)
 
 
+NO_PREFERENCES = Preferences()
+
+
 @dataclass(frozen=True)
 class Choice:
     """What was chosen for a node, and why: `reason` is forced, measured, predicted or only."""
@@ -91,13 +94,17 @@ class ChooseAlgorithms:
 
     name: ClassVar[str] = "choose_algorithms"
     book: CandidateBook
-    preferences: Preferences = Preferences()
+    preferences: Preferences = NO_PREFERENCES
+
+    def choice(self, node: Node) -> Choice | None:
+        """The choice for a node; None where there are no algorithms to choose from."""
+        return choose(node, self.book, self.preferences)
 
     def __call__(self, graph: Graph) -> Graph:
         rewriter = Rewriter(graph)
         rewriter.declare()
         for node in graph.nodes:
-            choice = choose(node, self.book, self.preferences)
+            choice = self.choice(node)
             if choice is None or choice.chosen.rewrite is None:
                 rewriter.copy(node)
             else:

@@ -24,8 +24,8 @@ from cnnc.ops.shape import Constant, Reshape
 class Differentiate:
     """The gradients of the first output, the loss, become further outputs.
 
-    `wrt` names the inputs, params or results to differentiate by; None means all params, in their
-    order. Backward nodes keep the layer and the location of their forward node. Raises ShapeError
+    `wrt` names the inputs, params or results to differentiate by; None means all params that no update
+    assigns, in their order. Backward nodes keep the layer and the location of their forward node. Raises ShapeError
     if the loss is no float scalar, CnncError for a graph without outputs or a name it does not have.
 
     graph @net(%x; @w) -> (%2) {            graph @net(%x; @w) -> (%2, %5) {
@@ -43,7 +43,7 @@ class Differentiate:
     def __call__(self, graph: Graph) -> Graph:
         if not graph.outputs:
             raise CnncError(f"{graph.name} has no output, so there is no loss to differentiate")
-        names = [p.name for p in graph.params] if self.wrt is None else self.wrt
+        names = [p.name for p in graph.trained] if self.wrt is None else self.wrt
         unknown = [name for name in names if name not in graph.values]
         if unknown:
             raise CnncError(f"{graph.name} has no value {unknown[0]!r} to differentiate by")

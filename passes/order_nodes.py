@@ -49,11 +49,13 @@ def _thrifty(settled: Settled) -> list[int]:
 
 
 class _Memory:
-    """Which nodes have still to read each value of the arena, views counted as their root."""
+    """Which nodes have still to read each value of the arena. Views count as their root, parts as the
+    whole they lie in, which takes memory from the first part that is `begun`."""
 
     def __init__(self, settled: Settled) -> None:
         self.settled = settled
         self.graph = settled.graph
+        self.begun: set[Value] = set()
         self.readers: dict[Value, set[int]] = {}
         for value in self.graph.producer:
             self.readers.setdefault(self._root(value), set()).update(self.graph.users[value])
@@ -63,19 +65,21 @@ class _Memory:
         node = self.graph.nodes[index]
         roots = {self._root(o) for o in node.operands}
         freed = [root for root in roots if self.readers.get(root) == {index}]
-        return sum(map(self._nbytes, node.results)) - sum(map(self._nbytes, freed))
+        taken = {self._root(r) for r in node.results} - self.begun
+        return sum(map(self._nbytes, taken)) - sum(map(self._nbytes, freed))
 
     def run(self, index: int) -> None:
-        """Note that the node has read its operands."""
+        """Note that the node has read its operands and written its results."""
+        self.begun.update(map(self._root, self.graph.nodes[index].results))
         for operand in self.graph.nodes[index].operands:
             self.readers.get(self._root(operand), set()).discard(index)
 
     def _root(self, value: Value) -> Value:
-        return self.settled.views.get(value, value)
+        value = self.settled.views.get(value, value)
+        part = self.settled.partition.parts.get(value)
+        return part.whole if part else value
 
     def _nbytes(self, value: Value) -> int:
         """Bytes of arena that a value takes of its own; those of results of the graph stay taken."""
-        elsewhere = (
-            value in self.settled.views or value in self.settled.written or value in self.graph.outputs
-        )
+        elsewhere = value in self.settled.written or value in self.graph.outputs
         return 0 if elsewhere else self.settled.layouts[value.name].nbytes(value.type)

@@ -1,7 +1,7 @@
 """Plans memory: a place for every value of a graph, as few bytes of arena as possible.
 
-The last pass before kernels are generated. Four steps, each a file: what updates and views decide
-(settle_results), the order of the nodes (order_nodes), who takes over whose memory (storages), and
+The last pass before kernels are generated. Four steps, each a file: what updates, views and channels
+that are joined decide (settle_results), the order of the nodes (order_nodes), who takes over whose memory (storages), and
 the offsets (pack_arena). The result is checked by cnnc/ir/verify_plan.py.
 """
 
@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from cnnc.errors import CnncError
 from cnnc.ir.graph import Graph, Value
-from cnnc.ir.layout import Layout
-from cnnc.ir.plan import Placement, Plan, Space, aligned
+from cnnc.ir.layout import CHANNELS_LAST, Layout
+from cnnc.ir.plan import Placement, Plan, Space, aligned, part_of
+from cnnc.passes.channel_parts import Part, TakesParts
 from cnnc.passes.order_nodes import node_orders
 from cnnc.passes.pack_arena import Interval, pack, packed_bytes
 from cnnc.passes.settle_results import Settled, settle_results
@@ -21,21 +22,24 @@ from cnnc.passes.storages import assign_storages, live_bytes_bound
 
 
 def plan_buffers(
-    graph: Graph, layouts: Mapping[str, Layout], params: Mapping[str, Placement] | None = None
+    graph: Graph,
+    layouts: Mapping[str, Layout],
+    params: Mapping[str, Placement] | None = None,
+    takes_parts: TakesParts = lambda node, value: True,
 ) -> Plan:
     """A plan of `graph`, whose values have the given layouts.
 
     `params` fixes where the params lie, so that a graph that evaluates can share the block of the
     graph that trains: pass the training plan's placements. Nodes may be reordered, and copies
     (`relayout`) added for updates that cannot be written in place and for outputs that are inputs
-    or params; the outputs keep their positions, but such an output gets a new name. Raises
-    CnncError if `params` lacks a param.
+    or params; the outputs keep their positions, but such an output gets a new name. Values may lie
+    inside the rows of others where `takes_parts` allows it. Raises CnncError if `params` lacks a param.
 
     %1 = conv2d(%x, @w)   %1: arena 0                     (all three in one plan)
     %2 = relu(%1)         %2: arena 0, over %1
     update @w = %3        %3: where @w lies
     """
-    settled = settle_results(graph, layouts)
+    settled = settle_results(graph, layouts, takes_parts)
     block = _param_block(graph.params, layouts) if params is None else _fixed(graph.params, params)
     plans = [_planned(ordered, block) for ordered in node_orders(settled)]
     return min(plans, key=lambda plan: plan.arena_bytes)
@@ -54,7 +58,8 @@ def _planned(settled: Settled, block: Mapping[str, Placement]) -> Plan:
         if storage.space is Space.PARAM:
             placements[value.name] = replace(block[storage.members[0].name], nbytes=nbytes)
         else:
-            placements[value.name] = Placement(storage.space, starts.get(storage, 0), nbytes, storage.index)
+            place = Placement(storage.space, starts.get(storage, 0), storage.nbytes, storage.index)
+            placements[value.name] = _inside(place, value, storages.parts.get(value), nbytes)
     return Plan(
         graph=settled.graph,
         layouts=settled.layouts,
@@ -64,6 +69,13 @@ def _planned(settled: Settled, block: Mapping[str, Placement]) -> Plan:
         param_bytes=max((aligned(p.end) for p in block.values()), default=0),
         live_bytes_bound=bound,
     )
+
+
+def _inside(place: Placement, value: Value, part: Part | None, nbytes: int) -> Placement:
+    """Where a value lies in a storage at that place: in all of it, or in some channels."""
+    if part is None:
+        return replace(place, nbytes=nbytes)
+    return part_of(place, CHANNELS_LAST, part.whole.type, part.channel, value.type.shape[1])
 
 
 def _param_block(params: tuple[Value, ...], layouts: Mapping[str, Layout]) -> Mapping[str, Placement]:

@@ -14,6 +14,7 @@ import networkx as nx
 from cnnc.ir.graph import Graph, Node
 from cnnc.ir.op import Op, Trait
 from cnnc.ir.types import TensorType
+from cnnc.ops.winograd import WinogradConv2d
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ class _Growth:
         pooled = node.operands[0]
         if not _tiles(node.op, pooled.type) or pooled.type != anchor_node.result.type:
             return f"its windows do not tile {pooled.type}"
+        if _cuts(anchor_node.op, node.op):
+            return "its windows do not tile the tiles of the algorithm"
         return self._cycle(anchor, candidate) or self._owned(candidate)
 
     def _cycle(self, anchor: int, candidate: int) -> str | None:
@@ -164,6 +167,14 @@ class _Growth:
 def _label(node: Node) -> str:
     """`relu %2`, for reasons."""
     return f"{node.op.name} %{node.results[0].name}"
+
+
+def _cuts(op: Op, pool: Op) -> bool:
+    """Whether the tiles in which `op` computes its result part a window of the pooling."""
+    kernel = pool.attributes["kernel"]
+    if not isinstance(op, WinogradConv2d) or not isinstance(kernel, tuple):
+        return False
+    return any(tile % extent for tile, extent in zip(op.tile, kernel, strict=True))
 
 
 def _tiles(op: Op, image: TensorType) -> bool:

@@ -6,7 +6,7 @@ and the copying of outputs and updates are written once. Names, layers and locat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 from types import MappingProxyType
 
@@ -26,6 +26,7 @@ class Rewriter:
         self.new: dict[Value, Value] = {}
         self._builder = GraphBuilder(graph.name)
         self._invented: set[str] = set()
+        self._updates: list[tuple[Value, Value]] = []
 
     def declare(self, types: Mapping[Value, TensorType] = NO_CHANGES) -> None:
         """Copy the inputs and params in their order, those in `types` under another type."""
@@ -47,13 +48,26 @@ class Rewriter:
 
     def emit(self, node: Node, op: Op, *operands: Value, stem: str) -> Value:
         """Emit a further node on behalf of `node`, its result named `stem`, or `stem.1` and so on."""
+        (result,) = self.emit_all(node, op, *operands, stems=(stem,))
+        return result
+
+    def emit_all(self, node: Node, op: Op, *operands: Value, stems: Sequence[str]) -> tuple[Value, ...]:
+        """The same for an op of several results."""
+        names = [self._invent(stem) for stem in stems]
+        with self._builder.at(node.layer, node.loc):
+            return self._builder.emit_all(op, *operands, names=names)
+
+    def update(self, param: Value, value: Value) -> None:
+        """Let a param have `value` after a run; both are values of the new graph."""
+        self._updates.append((param, value))
+
+    def finish(self) -> Graph:
+        """The new graph, with the copies of the outputs and updates, and the further updates."""
+        updates = [(self.new[param], self.new[value]) for param, value in self.graph.updates]
+        return self._builder.build([self.new[v] for v in self.graph.outputs], [*updates, *self._updates])
+
+    def _invent(self, stem: str) -> str:
         names = (stem if number == 0 else f"{stem}.{number}" for number in count())
         name = next(n for n in names if n not in self.graph.values and n not in self._invented)
         self._invented.add(name)
-        with self._builder.at(node.layer, node.loc):
-            return self._builder.emit(op, *operands, name=name)
-
-    def finish(self) -> Graph:
-        """The new graph, with the copies of the outputs and updates."""
-        updates = [(self.new[param], self.new[value]) for param, value in self.graph.updates]
-        return self._builder.build([self.new[v] for v in self.graph.outputs], updates)
+        return name

@@ -1,6 +1,7 @@
 """First step of the buffer plan: which values lie in a param's or in another value's memory by right.
 
-A view lies where its operand lies. An updated param's new value takes the old one's place, either
+A view lies where its operand lies, and channels that are joined lie in the result (channel_parts.py).
+An updated param's new value takes the old one's place, either
 as the elementwise node that computes it runs, or by a copy. What must be kept for it is an order:
 whoever reads the old value runs before it is overwritten.
 """
@@ -19,6 +20,7 @@ from cnnc.ir.location import UNKNOWN
 from cnnc.ir.op import Trait
 from cnnc.ir.plan import is_dense, is_elementwise
 from cnnc.ops.shape import Relayout
+from cnnc.passes.channel_parts import Partition, TakesParts, settle_parts
 
 Layouts = Mapping[str, Layout]
 
@@ -28,7 +30,7 @@ class Settled:
     """A graph with the copies it needs, and what was decided about it.
 
     `views` maps each view that needs no kernel to the value whose memory it names, `written` each
-    update's new value to the param it overwrites. `flow` is the dataflow with further edges, from
+    update's new value to the param it overwrites; `partition` says which values lie inside others. `flow` is the dataflow with further edges, from
     the readers of a param to the node that overwrites it; the graph's nodes may stand in an order
     against these.
     """
@@ -37,10 +39,11 @@ class Settled:
     layouts: Layouts
     views: Mapping[Value, Value]
     written: Mapping[Value, Value]
+    partition: Partition
     flow: nx.DiGraph
 
 
-def settle_results(graph: Graph, layouts: Layouts) -> Settled:
+def settle_results(graph: Graph, layouts: Layouts, takes_parts: TakesParts) -> Settled:
     """Decide where updates and views lie, and add a copy (a `relayout`) where one is owed.
 
     %2 = map(@w, %g); update @w = %2        ->  %2 is written over @w
@@ -50,6 +53,8 @@ def settle_results(graph: Graph, layouts: Layouts) -> Settled:
     """
     graph, layouts = _own_results(graph, layouts)
     views = _views(graph, layouts)
+    apart = graph.results | views.keys() | set(views.values())
+    graph, layouts, partition = settle_parts(graph, layouts, apart, takes_parts)
     flow = nx.DiGraph(graph.dataflow)
     written: dict[Value, Value] = {}
     for param, new in graph.updates:
@@ -63,7 +68,7 @@ def settle_results(graph: Graph, layouts: Layouts) -> Settled:
     renamed = {param: copy for (param, _), copy in zip(late, copies, strict=True)}
     graph = replace(graph, updates=tuple((p, renamed.get(p, new)) for p, new in graph.updates))
     written.update({copy: param for param, copy in renamed.items()})
-    return Settled(graph, layouts, views, written, _guarded_flow(graph, views, written))
+    return Settled(graph, layouts, views, written, partition, _guarded_flow(graph, views, written))
 
 
 def _own_results(graph: Graph, layouts: Layouts) -> tuple[Graph, Layouts]:

@@ -1,7 +1,7 @@
 """Third step of the buffer plan: which values take over another's memory, and how long memory is live.
 
 A storage is a run of values that lie at the same place one after the other, or at one time as
-views. Its lifetime is counted in node indices, both ends included.
+views or beside each other as channels of one value. Its lifetime is counted in node indices, both ends included.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from cnnc.ir.graph import Node, Value
 from cnnc.ir.plan import Space, aligned, is_elementwise
+from cnnc.passes.channel_parts import Part
 from cnnc.passes.settle_results import Settled
 
 
@@ -28,9 +29,11 @@ class Storage:
 
 @dataclass(frozen=True)
 class Storages:
-    """The storage of every value, and for each value that took over its place, from which."""
+    """The storage of every value, where in it those lie that do not take all of it, and for each value
+    that took over its place, from which."""
 
     of: Mapping[Value, Storage]
+    parts: Mapping[Value, Part]
     in_place: Mapping[str, str]
 
     @property
@@ -49,7 +52,7 @@ def assign_storages(settled: Settled) -> Storages:
             assignment.start(value, 0, space, index if space is Space.INPUT else 0)
     for position, node in enumerate(graph.nodes):
         assignment.visit(position, node)
-    return Storages(assignment.of, assignment.in_place)
+    return Storages(assignment.of, assignment.parts, assignment.in_place)
 
 
 def live_bytes_bound(storages: Storages) -> int:
@@ -74,27 +77,47 @@ class _Assignment:
         self.graph = settled.graph
         self.of: dict[Value, Storage] = {}
         self.in_place: dict[str, str] = {}
+        self.parts = dict(settled.partition.parts)
+        self.wholes: dict[Value, Storage] = {}
 
     def visit(self, position: int, node: Node) -> None:
         """Place the results of the node at `position`."""
         donors: list[Storage] = []
         for result in node.results:
             source = self._source(position, node, result, donors)
-            if source is None:
+            if source is not None:
+                self.in_place[result.name] = source.name
+            if result in self.parts:
+                self._join(result, self._whole(self.parts[result].whole, position))
+            elif source is None:
                 self.start(result, position, Space.ARENA, 0)
-                continue
-            self.in_place[result.name] = source.name
-            donors.append(self.of[source])
-            self._join(result, self.of[source])
+            else:
+                self._take_over(result, source)
+                donors.append(self.of[source])
 
     def start(self, value: Value, first: int, space: Space, index: int) -> None:
         """A new storage, which `value` has from node `first` on."""
         nbytes = self.settled.layouts[value.name].nbytes(value.type)
         self._join(value, Storage(space, index, nbytes, first, first))
 
+    def _whole(self, whole: Value, position: int) -> Storage:
+        """The storage of a value that others lie in, which begins with the first of them."""
+        if whole not in self.wholes:
+            nbytes = self.settled.layouts[whole.name].nbytes(whole.type)
+            members = [value for value, part in self.parts.items() if part.whole == whole]
+            last = max(map(self._last_use, members))
+            self.wholes[whole] = Storage(Space.ARENA, 0, nbytes, position, last, members)
+        return self.wholes[whole]
+
+    def _take_over(self, result: Value, source: Value) -> None:
+        if source in self.parts and result not in self.settled.views:
+            self.parts[result] = self.parts[source]
+        self._join(result, self.of[source])
+
     def _join(self, value: Value, storage: Storage) -> None:
         self.of[value] = storage
-        storage.members.append(value)
+        if value not in storage.members:
+            storage.members.append(value)
         storage.last = max(storage.last, self._last_use(value))
         if value in self.graph.outputs:
             storage.space, storage.index = Space.OUTPUT, self.graph.outputs.index(value)
@@ -107,19 +130,52 @@ class _Assignment:
 
     def _source(self, position: int, node: Node, result: Value, donors: list[Storage]) -> Value | None:
         """The operand or param whose memory the result takes; None if it needs its own."""
-        if result in self.settled.views:
+        if result in self.settled.views or result in self.settled.partition.aliases:
             return node.operands[0]
         if result in self.settled.written:
             return self.settled.written[result]
-        if not is_elementwise(node.op):
+        if result in self.parts or not is_elementwise(node.op):
             return None
-        near = [self.of[o] for o in dict.fromkeys(node.operands)]
-        for operand in node.operands:
-            storage = self.of[operand]
-            dies = storage.space is Space.ARENA and storage.last == position
-            if dies and near.count(storage) == 1 and storage not in donors and self._alike(operand, result):
+        for operand in dict.fromkeys(node.operands):
+            others = [o for o in node.operands if o != operand]
+            is_free = self.of[operand] not in donors and not any(self._meet(operand, o) for o in others)
+            if is_free and self._dies(operand, position) and self._fits(result, operand):
                 return operand
         return None
+
+    def _dies(self, value: Value, position: int) -> bool:
+        """Whether its memory in the arena holds nothing that is read behind the node at `position`."""
+        storage = self.of[value]
+        if storage.space is not Space.ARENA:
+            return False
+        return all(self._last_use(m) <= position for m in storage.members if self._meet(m, value))
+
+    def _meet(self, one: Value, other: Value) -> bool:
+        """Whether the two lie in the same memory, in part at least."""
+        if self._storage(one) is not self._storage(other):
+            return False
+        if one not in self.parts or other not in self.parts:
+            return True
+        first, second = self.parts[one].channel, self.parts[other].channel
+        return first < second + other.type.shape[1] and second < first + one.type.shape[1]
+
+    def _storage(self, value: Value) -> Storage | None:
+        """A value's storage, also if it is not there yet but its whole is."""
+        part = self.parts.get(value)
+        return self.wholes.get(part.whole) if part else self.of.get(value)
+
+    def _fits(self, result: Value, operand: Value) -> bool:
+        """Whether the result may take the operand's memory. Where that is part of another value's, it
+        must not keep a storage alive of which it fills little."""
+        if not self._alike(result, operand):
+            return False
+        storage, part = self.of[operand], self.parts.get(operand)
+        if part is None:
+            return True
+        is_narrow = result.type.shape[1] < part.whole.type.shape[1]
+        if result in self.graph.results or (is_narrow and result not in self.settled.partition.movable):
+            return False
+        return self._last_use(result) <= storage.last or 2 * result.type.nbytes >= storage.nbytes
 
     def _alike(self, one: Value, other: Value) -> bool:
         layouts = self.settled.layouts

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from cnnc.backend.kernel.interpreter import Order, interpret
-from cnnc.backend.kernel.ir import Access, Kernel
+from cnnc.backend.kernel.ir import Access, Buffer, Kernel
 from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.kernels.site import Site, Tensor
 from cnnc.backend.lower import Program, site_of_node
@@ -112,17 +112,18 @@ def run_site(
 ) -> list[Array]:
     """The logical results of a kernel on logical operands; padding of the results must be zero.
 
-    Memory that the kernel only writes holds NaN before.
+    Memory that the kernel only writes holds NaN before, and what lies between rows holds NaN all the time.
     """
-    memory: dict[str, Array] = {}
+    rooms = {b.name: _room(b) for b in kernel.arguments}
+    memory = {b.name: rooms[b.name][..., : b.shape[-1]] if b.pitch else rooms[b.name] for b in kernel.arguments}
     for buffer, tensor, array in zip(kernel.arguments, site.operands, operands, strict=False):
-        memory[buffer.name] = tensor.layout.pack(array).reshape(buffer.shape)
-    for buffer in kernel.arguments[len(operands) :]:
-        memory[buffer.name] = np.full(buffer.shape, np.nan, DTYPES[buffer.dtype])
+        memory[buffer.name][...] = tensor.layout.pack(array).reshape(buffer.shape)
     kept = {b.name: memory[b.name].copy() for b in kernel.buffers if b.access is Access.READ}
     run(kernel, memory, order)
     for name, before in kept.items():
         np.testing.assert_array_equal(memory[name], before)
+    for buffer in kernel.arguments:
+        assert not buffer.pitch or np.isnan(rooms[buffer.name][..., buffer.shape[-1] :]).all()
     results = []
     for number, tensor in enumerate(site.results):
         name = f"p{site.in_place[number]}" if number in site.in_place else f"r{number}"
@@ -130,3 +131,9 @@ def run_site(
         results.append(tensor.layout.unpack(physical, tensor.shape))
         np.testing.assert_array_equal(tensor.layout.pack(results[-1]), physical)
     return results
+
+
+def _room(buffer: Buffer) -> Array:
+    """NaN (zeros for integers) where a buffer will be, and between its rows."""
+    shape = (*buffer.shape[:-1], buffer.pitch) if buffer.pitch else buffer.shape
+    return np.full(shape, np.nan if buffer.dtype == "f32" else 0, DTYPES[buffer.dtype])

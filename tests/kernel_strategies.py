@@ -85,7 +85,7 @@ def _value(draw: st.DrawFn, scope: _Scope) -> _Scope:
 
 def _instruction(draw: st.DrawFn, scope: _Scope) -> Vec:
     k, lanes = scope.k, draw(st.sampled_from(LANES))
-    kind = draw(st.sampled_from(("load", "splat", "index", "reduce", "broadcast", *FUNCTIONS)))
+    kind = draw(st.sampled_from(("load", "splat", "index", "reduce", "broadcast", "uniform", *FUNCTIONS)))
     if kind in ("load", "splat"):
         buffer = draw(st.sampled_from(scope.buffers[:4]))
         place = _place(draw, scope, buffer)
@@ -93,6 +93,9 @@ def _instruction(draw: st.DrawFn, scope: _Scope) -> Vec:
         return buffer.splat(place, lanes) if kind == "splat" else buffer.load(place, lanes, count)
     if kind == "index":
         return k.index(_affine(draw, scope), lanes)
+    if kind == "uniform":
+        counter = k.constant(draw(LITERALS), 1)
+        return k.uniform(draw(st.integers(0, 2**32 - 1)), counter, _affine(draw, scope), lanes)
     if kind == "reduce":
         return k.reduce(draw(st.sampled_from(("add", "max", "min"))), _operand(draw, scope, lanes))
     if kind == "broadcast":

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
 
 from cnnc.backend.emit import emit_kernel, iterations, kernel_symbol, parallel_nest
 from cnnc.backend.kernel.interpreter import Order
@@ -27,23 +28,31 @@ on_runnable_targets = pytest.mark.parametrize("target", [TARGETS[name] for name 
 
 
 class Guarded:
-    """A copy of an array that ends where a page without any access begins; what lies before is FILL."""
+    """A copy of an array, with its strides, that ends where a page without any access begins; what lies
+    before and between is FILL."""
 
     def __init__(self, array: Array) -> None:
-        room = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE + mmap.PAGESIZE
+        steps = ((n - 1) * step for n, step in zip(array.shape, array.strides, strict=True))
+        extent = array.itemsize + sum(steps) if array.size else 0
+        room = -(-extent // mmap.PAGESIZE) * mmap.PAGESIZE + mmap.PAGESIZE
         self._memory = mmap.mmap(-1, room + mmap.PAGESIZE)
         self._bytes = np.frombuffer(self._memory, np.uint8)
-        self._start = room - array.nbytes
-        self._bytes[: self._start] = FILL
-        self.array: Array = self._bytes[self._start : room].view(array.dtype).reshape(array.shape)
+        self._bytes[:room] = FILL
+        memory = self._bytes[room - extent : room].view(array.dtype)
+        self.array: Array = as_strided(memory, array.shape, array.strides)
+        self._around = np.ones(room // 4, bool)
+        as_strided(self._around[(room - extent) // 4 :], array.shape, [s // 4 for s in array.strides])[
+            ...
+        ] = False
         self.array[...] = array
         protect = ctypes.CDLL(None, use_errno=True).mprotect
         done = protect(ctypes.c_void_p(self._bytes.ctypes.data + room), ctypes.c_size_t(mmap.PAGESIZE), 0)
         assert done == 0, "mprotect failed"
 
     def check(self) -> None:
-        """Nothing in front of the array was written."""
-        assert (self._bytes[: self._start] == FILL).all(), "written in front of a buffer"
+        """Nothing in front of the array or between its rows was written."""
+        around = self._bytes[: 4 * len(self._around)].reshape(-1, 4)[self._around]
+        assert (around == FILL).all(), "written in front of a buffer or between its rows"
 
 
 def run_natively(target: Target) -> Run:

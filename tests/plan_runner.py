@@ -5,14 +5,14 @@ If the plan lets one value overwrite another too early, the results differ from 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from cnnc.ir.evaluate import Evaluation, evaluate
 from cnnc.ir.graph import Graph, Value
-from cnnc.ir.op import Trait
-from cnnc.ir.plan import Plan, Space
+from cnnc.ir.plan import Placement, Plan, Space, is_alias
 from cnnc.ir.types import Array
 from tests.nets import draw
 
@@ -33,26 +33,35 @@ class Machine:
     def store(self, value: Value, array: Array) -> None:
         """Lay the array out where the value lies."""
         physical = self.plan.layout(value).pack(np.asarray(array, value.type.numpy))
-        self._bytes(value)[:] = physical.reshape(-1).view(np.uint8)
+        self._physical(value)[...] = physical
 
     def load(self, value: Value) -> Array:
         """A copy of what lies where the value lies."""
-        layout = self.plan.layout(value)
-        physical = self._bytes(value).copy().view(value.type.numpy)
-        return layout.unpack(physical.reshape(layout.physical_shape(value.type.shape)), value.type.shape)
+        return self.plan.layout(value).unpack(self._physical(value).copy(), value.type.shape)
 
     def run(self) -> None:
-        """Run the nodes that are not mere views of their operand."""
+        """Run the nodes whose results are not there already."""
         for node in self.plan.graph.nodes:
-            if node.op.has(Trait.VIEW) and node.result.name in self.plan.in_place:
+            if is_alias(self.plan, node):
                 continue
             arrays = node.op.reference(*(self.load(o) for o in node.operands))
             for result, array in zip(node.results, arrays, strict=True):
                 self.store(result, array)
 
-    def _bytes(self, value: Value) -> Array:
+    def _physical(self, value: Value) -> Array:
+        """The value's memory, in the shape it has there."""
+        shape = self.plan.layout(value).physical_shape(value.type.shape)
         place = self.plan.placement(value)
-        return self.memory[place.space, place.index][place.offset : place.end]
+        return self.view(place, shape, value.type.numpy, place.pitch)
+
+    def view(self, place: Placement, shape: Sequence[int], dtype: np.dtype, pitch: int) -> Array:
+        """Memory from a place on under a shape, with `pitch` bytes (0: as many as they have) from row to row
+        of its last dimension."""
+        strides = [dtype.itemsize]
+        for extent in reversed(shape[1:]):
+            strides.insert(0, strides[0] * extent if len(strides) > 1 or not pitch else pitch)
+        memory = self.memory[place.space, place.index][place.offset : place.end].view(dtype)
+        return as_strided(memory, shape, strides[-len(shape) or 1 :])
 
 
 def run_plan(plan: Plan, inputs: Mapping[str, Array], params: Mapping[str, Array]) -> Evaluation:

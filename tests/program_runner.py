@@ -29,8 +29,8 @@ def run_program(program: Program, inputs: Mapping[str, Array], params: Mapping[s
     for call in program.calls:
         arrays = {}
         for buffer, place in zip(call.kernel.arguments, call.arguments, strict=True):
-            memory = machine.memory[place.space, place.index][place.offset : place.end]
-            arrays[buffer.name] = memory.view(DTYPES[buffer.dtype]).reshape(buffer.shape)
+            dtype = np.dtype(DTYPES[buffer.dtype])
+            arrays[buffer.name] = machine.view(place, buffer.shape, dtype, buffer.pitch * dtype.itemsize)
         interpret(call.kernel, arrays)
     after = {p.name: machine.load(p) for p in program.plan.graph.params}
     return Evaluation({v.name: machine.load(v) for v in program.plan.graph.outputs}, after)

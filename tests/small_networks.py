@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnnc.frontend.layers import (
+from cnnc.frontend import (
     add,
     conv2d,
+    conv_transpose2d,
     dense,
+    dropout,
     flatten,
     max_pool,
     mean_pool,
+    position_bias,
     relu,
+    relu6,
     sigmoid,
     softmax,
     tanh,
@@ -40,6 +44,18 @@ def regression(optimizer: Optimizer | None = None) -> Network:
     joined = relu(add(conv2d(stem, 5, 3, pad=1), stem))
     net.output(softmax(dense(flatten(mean_pool(joined, 4)), 4)))
     net.loss(squared_error)
+    return net
+
+
+def dropping(optimizer: Optimizer | None = None) -> Network:
+    """Dropout of maps, of flattened maps and of rows, between layers of the less common kinds."""
+    net = Network("dropping", optimizer=optimizer or SGD(lr=0.05, momentum=0.9))
+    x = max_pool(relu6(conv2d(net.input(1, 12, 12), 6, 3, pad="same")), 3, stride=2, ceil=True)
+    x = relu(conv_transpose2d(dropout(x, 0.2), 5, 2, stride=2))
+    x = position_bias(mean_pool(x, 3, stride=2, pad=1, include_pad=False))
+    x = dense(dropout(flatten(x), 0.5), 11, activation=relu)
+    net.output(dense(dropout(x, 0.25), 3))
+    net.loss(softmax_cross_entropy)
     return net
 
 

@@ -18,6 +18,7 @@ from cnnc.ir.graph import Graph, Value
 from cnnc.ir.location import UNKNOWN, Location
 from cnnc.ir.op import Op
 from cnnc.ir.types import Array, TensorType, f32
+from cnnc.ops.concat import Concat, Slice
 from cnnc.ops.conv import Conv2d
 from cnnc.ops.dense import Dense
 from cnnc.ops.elementwise import Add, Bias, Map, Mul, Relu, Sigmoid, Sub, Tanh
@@ -118,6 +119,22 @@ def _convolution(growth: Growth) -> None:
     growth.emit(Conv2d(stride=stride, pad=(1, 1, 1, 1)), x, weight)
 
 
+def _join(growth: Growth) -> None:
+    """A concatenation along channels, of some value more than once perhaps, nested perhaps."""
+    x = growth.pick(rank=4)
+    if x is None:
+        return
+    n, _, *size = x.type.shape
+    alike = [v for v in growth.readable if v.type.rank == 4 and (v.type.shape[0], *v.type.shape[2:]) == (n, *size)]
+    growth.emit(Concat(), x, *growth.draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3)))
+
+
+def _slice(growth: Growth) -> None:
+    if (x := growth.pick(rank=4)) is not None:
+        start = growth.draw(st.integers(0, x.type.shape[1] - 1))
+        growth.emit(Slice(1, start, growth.draw(st.integers(1, x.type.shape[1] - start))), x)
+
+
 def _pool(growth: Growth, kind: type[MaxPool2d] | type[MeanPool2d]) -> None:
     if (x := growth.pick(rank=4)) is not None:
         growth.emit(kind(kernel=(2, 2), stride=(1, 2), pad=(0, 0, 1, 1)), x)
@@ -154,6 +171,8 @@ STEPS: tuple[Callable[[Growth], None], ...] = (
     _convolution,
     partial(_pool, kind=MaxPool2d),
     partial(_pool, kind=MeanPool2d),
+    _join,
+    _slice,
     _dense,
     _region,
 )

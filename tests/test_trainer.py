@@ -21,11 +21,12 @@ from cnnc.ir.types import Array
 from cnnc.native import Code, Native
 from cnnc.ops.optimizer import SGD, Adam, Optimizer
 from cnnc.passes.append_updates import initial_states
+from cnnc.passes.draw_masks import first_step
 from cnnc.products import Emit, build_product
 from cnnc.source import Source, source_of
 from cnnc.trainer import Epoch, Trainer
 from cnnc.units import inference_unit, training_unit
-from tests.small_networks import classifier, digits, regression
+from tests.small_networks import classifier, digits, dropping, regression
 from tests.toy import needs_cc
 
 STEPS = 6
@@ -59,8 +60,9 @@ def reference_steps(
     batch = len(batches[0][0])
     stages = {stage.name: stage.graph for stage in training_unit(source, batch, host()).main.stages}
     step = stages["append_updates"]
-    states = initial_states(stages["differentiate"].params, source.optimizer)
-    start = {**source.initial_weights(), **states}
+    states = initial_states(stages["differentiate"].trained, source.optimizer)
+    counter = {name: np.float32(value) for name, value in first_step(source.graph).items()}
+    start = {**source.initial_weights(), **states, **counter}
     params = {p.name: start[p.name].reshape(p.type.shape).astype(np.float64) for p in step.params}
     losses, names = [], [v.name for v in step.inputs]
     for (x, y), rate in zip(batches, rates, strict=True):
@@ -82,7 +84,9 @@ OPTIMIZERS = (
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 @pytest.mark.parametrize(
-    ("make", "data"), [(classifier, digits), (regression, targets)], ids=["labels", "squares"]
+    ("make", "data"),
+    [(classifier, digits), (regression, targets), (dropping, digits)],
+    ids=["labels", "squares", "dropout"],
 )
 def test_steps_are_those_of_the_reference(
     make: Callable[[Optimizer], Network],
@@ -136,11 +140,14 @@ def test_a_squared_error_is_trained_too(cache: ObjectCache) -> None:
             refused()
 
 
+@pytest.mark.parametrize("make", [classifier, dropping])
 @pytest.mark.parametrize("optimizer", [OPTIMIZERS[1], OPTIMIZERS[2]], ids=["sgd", "adam"])
-def test_threads_and_runs_give_the_same_bits(optimizer: Optimizer, cache: ObjectCache) -> None:
+def test_threads_and_runs_give_the_same_bits(
+    optimizer: Optimizer, make: Callable[[Optimizer], Network], cache: ObjectCache
+) -> None:
     results = []
     for threads in (1, 1, 2, 3):
-        trainer = trainer_of(classifier(optimizer), 16, cache, threads)
+        trainer = trainer_of(make(optimizer), 16, cache, threads)
         history = trainer.fit(digits(64), 3, test=digits(21, seed=1), seed=5)
         results.append(([replace(epoch, seconds=0.0) for epoch in history], trainer.weights()))
     (history, weights), *others = results

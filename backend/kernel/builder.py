@@ -39,6 +39,7 @@ from cnnc.backend.kernel.ir import (
     Splat,
     Statement,
     Store,
+    Uniform,
     affine,
 )
 
@@ -111,8 +112,10 @@ class KernelBuilder:
         self._blocks: list[list[Statement]] = [[]]
         self._names: dict[str, int] = {}
 
-    def buffer(self, name: str, shape: Sequence[int], access: Access, dtype: str = "f32") -> BufferHandle:
-        buffer = Buffer(name, dtype, tuple(shape), access)
+    def buffer(
+        self, name: str, shape: Sequence[int], access: Access, dtype: str = "f32", pitch: int = 0
+    ) -> BufferHandle:
+        buffer = Buffer(name, dtype, tuple(shape), access, pitch)
         self._buffers.append(buffer)
         return BufferHandle(self, buffer)
 
@@ -176,6 +179,10 @@ class KernelBuilder:
 
     def index(self, value: Coordinate, lanes: int) -> Vec:
         return self.let(Index(affine(value), lanes))
+
+    def uniform(self, seed: int, counter: Vec, index: Coordinate, lanes: int) -> Vec:
+        """Random numbers in [0, 1) for the elements from `index` on; `counter` has one lane."""
+        return self.let(Uniform(seed, counter.operand, affine(index), lanes))
 
     def reduce(self, function: str, value: Vec) -> Vec:
         reduced = self.let(Reduce(function, value.operand, value.lanes))

@@ -31,6 +31,7 @@ from cnnc.backend.kernel.ir import (
     Splat,
     Statement,
     Store,
+    Uniform,
     result_lanes,
 )
 from cnnc.backend.kernel.printer import headline
@@ -85,6 +86,8 @@ def _check_signature(kernel: Kernel) -> None:
             buffer.dtype in {"f32", "i32"}, f"buffer {buffer.name}: dtype {buffer.dtype}, not f32 or i32"
         )
         _require(min(buffer.shape, default=1) > 0, f"buffer {buffer.name}: shape {buffer.shape}")
+        is_pitched = bool(buffer.shape) and not buffer.is_scratch and buffer.pitch >= buffer.shape[-1]
+        _require(is_pitched or not buffer.pitch, f"buffer {buffer.name}: pitch {buffer.pitch}")
         is_float = buffer.dtype == "f32" or not buffer.is_scratch
         _require(is_float, f"buffer {buffer.name}: scratch memory is f32, not {buffer.dtype}")
 
@@ -164,6 +167,11 @@ def _check_instruction(instruction: Instruction, scope: _Scope) -> None:
         case Broadcast(operand, lanes):
             _check_lanes(lanes)
             _check_operand(operand, 1, scope)
+        case Uniform(seed, counter, index, lanes):
+            _check_lanes(lanes)
+            _require(0 <= seed < 2**32, f"the seed {seed} is no number of 32 bits")
+            _check_operand(counter, 1, scope)
+            _check_affine(index, scope)
 
 
 def _check_arity(function: str, count: int) -> None:

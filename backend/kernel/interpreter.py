@@ -33,9 +33,11 @@ from cnnc.backend.kernel.ir import (
     Splat,
     Statement,
     Store,
+    Uniform,
 )
 from cnnc.errors import ShapeError, VerifyError
 from cnnc.ir.types import DTYPES, Array
+from cnnc.ops.philox import uniform
 
 Order = Callable[[range], Iterable[int]]
 """The order in which a parallel loop runs its iterations, such as `reversed`."""
@@ -46,6 +48,8 @@ Place = tuple[int | slice, ...]
 
 def interpret(kernel: Kernel, buffers: Mapping[str, Array], order: Order = iter) -> None:
     """Run a checked kernel on the arrays of `buffers`, by buffer name, writing its results into them.
+
+    An array has its buffer's shape and may lie in memory as it likes.
 
     `order` permutes the iterations of every parallel loop, to test that their order does not matter.
     Raises ShapeError for a missing or unfitting array, VerifyError for an access outside a buffer.
@@ -152,6 +156,8 @@ class _Machine:
             case Broadcast(operand, lanes):
                 values, key = self._values, self._operand(operand, 1)
                 return lambda: np.full(lanes, values[key], np.float32)
+            case Uniform(seed, counter, index, lanes):
+                return self._uniform(seed, self._operand(counter, 1), self._affine(index), lanes)
 
     def _load(self, load: Load) -> Callable[[], F32]:
         array, count, lanes = self._buffers[load.buffer], load.count, load.lanes
@@ -163,6 +169,10 @@ class _Machine:
             return result
 
         return evaluate
+
+    def _uniform(self, seed: int, key: str, first: Callable[[], int], lanes: int) -> Callable[[], F32]:
+        values, offsets = self._values, np.arange(lanes)
+        return lambda: uniform(seed, values[key][0], first() + offsets)
 
     def _compute(self, function: str, operands: tuple[Operand, ...], lanes: int) -> Callable[[], F32]:
         values, apply = self._values, ARITHMETIC[function]

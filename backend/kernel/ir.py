@@ -81,7 +81,11 @@ SCRATCH_ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Buffer:
-    """A dense row-major array. Distinct buffers never overlap in memory.
+    """A row-major array. Distinct buffers share no element.
+
+    It is dense unless it has a `pitch`: that many elements, at least as many as the last dimension has,
+    then lie between the beginnings of neighbouring rows of the last dimension, and what is between the
+    rows belongs to others. Indices and bounds are those of the shape either way.
 
     A scratch buffer is no argument: it is memory of one iteration of the parallel nest (of the whole
     kernel if there is none), whose contents are undefined when the iteration begins.
@@ -91,6 +95,15 @@ class Buffer:
     dtype: str
     shape: tuple[int, ...]
     access: Access
+    pitch: int = 0
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Elements from one index to the next, for each dimension."""
+        strides = [1] if self.shape else []
+        for extent in reversed(self.shape[1:]):
+            strides.insert(0, self.pitch or extent if len(strides) == 1 else strides[0] * extent)
+        return tuple(strides)
 
     @property
     def is_scratch(self) -> bool:
@@ -209,7 +222,21 @@ class Broadcast:
     lanes: int
 
 
-Instruction = Load | Splat | Index | Compute | Reduce | Broadcast
+@dataclass(frozen=True)
+class Uniform:
+    """`uniform x8 7, v0, (i + 2)`: lane l holds a random multiple of 2 ** -24 in [0, 1).
+
+    It depends on `seed`, the bits of the one-lane value `counter`, and the number `index` + l only, as
+    cnnc/ops/philox.py says.
+    """
+
+    seed: int
+    counter: Operand
+    index: Affine
+    lanes: int
+
+
+Instruction = Load | Splat | Index | Compute | Reduce | Broadcast | Uniform
 
 
 def result_lanes(instruction: Instruction) -> int:

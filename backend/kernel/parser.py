@@ -4,7 +4,7 @@ A recursive descent parser over the tokens of tokens.py; line breaks mean no mor
 checks the grammar only: whether names exist and lanes agree is check.py's question.
 
     kernel    := "kernel" name "(" [buffer {"," buffer}] ")" block
-    buffer    := ("read" | "write" | "readwrite" | "scratch") name ":" dtype "[" integers "]"
+    buffer    := ("read" | "write" | "readwrite" | "scratch") name ":" dtype "[" integers "]" ["pitch" integer]
     block     := "{" {statement} "}"
     statement := ["parallel"] "for" name "in" bound ".." bound ["step" integer] block
                | "reg" name ":" "f32x"lanes "[" integers "]" "=" literal
@@ -42,6 +42,7 @@ from cnnc.backend.kernel.ir import (
     Splat,
     Statement,
     Store,
+    Uniform,
 )
 from cnnc.backend.kernel.tokens import RESERVED, Token, tokenize
 from cnnc.errors import FormatError
@@ -82,7 +83,8 @@ class _Parser:
         name = self._name()
         self._expect(":")
         dtype = self._name()
-        return Buffer(name, dtype, self._integers(), access)
+        shape = self._integers()
+        return Buffer(name, dtype, shape, access, self._integer() if self._accept("pitch") else 0)
 
     def _block(self) -> tuple[Statement, ...]:
         self._expect("{")
@@ -140,7 +142,7 @@ class _Parser:
         return Store(buffer, index, value, lanes, self._count(lanes))
 
     def _instruction(self) -> Instruction:
-        if self._token.text not in {"load", "splat", "index", "reduce", "broadcast", *FUNCTIONS}:
+        if self._token.text not in {"load", "splat", "index", "reduce", "broadcast", "uniform", *FUNCTIONS}:
             self._fail("an instruction")
         word = self._next()
         if word == "reduce":
@@ -155,10 +157,13 @@ class _Parser:
             case "splat":
                 return Splat(*self._place(), lanes)
             case "index":
-                self._expect("(")
-                value = self._affine()
-                self._expect(")")
-                return Index(value, lanes)
+                return Index(self._parenthesized(), lanes)
+            case "uniform":
+                seed = self._integer()
+                self._expect(",")
+                counter = self._operand()
+                self._expect(",")
+                return Uniform(seed, counter, self._parenthesized(), lanes)
             case "broadcast":
                 return Broadcast(self._operand(), lanes)
         return Compute(word, self._operands(), lanes)
@@ -184,6 +189,12 @@ class _Parser:
     def _place(self) -> tuple[str, tuple[Affine, ...]]:
         buffer = self._name()
         return buffer, self._sequence("[", self._affine, "]")
+
+    def _parenthesized(self) -> Affine:
+        self._expect("(")
+        value = self._affine()
+        self._expect(")")
+        return value
 
     def _affine(self) -> Affine:
         value = -self._term() if self._accept("-") else self._term()

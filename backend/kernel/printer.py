@@ -34,6 +34,7 @@ from cnnc.backend.kernel.ir import (
     Splat,
     Statement,
     Store,
+    Uniform,
 )
 
 
@@ -95,6 +96,8 @@ def _instruction(instruction: Instruction) -> str:
             return f"reduce {function} x{lanes} {_operand(operand)}"
         case Broadcast(operand, lanes):
             return f"broadcast x{lanes} {_operand(operand)}"
+        case Uniform(seed, counter, index, lanes):
+            return f"uniform x{lanes} {seed}, {_operand(counter)}, ({print_affine(index)})"
 
 
 def _operand(operand: Operand) -> str:
@@ -118,7 +121,8 @@ def print_affine(expression: Affine) -> str:
 
 
 def _buffer(buffer: Buffer) -> str:
-    return f"{buffer.access.value} {buffer.name}: {buffer.dtype}{_integers(buffer.shape)}"
+    pitch = f" pitch {buffer.pitch}" if buffer.pitch else ""
+    return f"{buffer.access.value} {buffer.name}: {buffer.dtype}{_integers(buffer.shape)}{pitch}"
 
 
 def _place(buffer: str, index: Sequence[Affine]) -> str:

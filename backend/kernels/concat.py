@@ -8,34 +8,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder
 from cnnc.backend.kernel.ir import Affine, Kernel
 from cnnc.backend.kernels.loops import vectors
+from cnnc.backend.kernels.region import Region
 from cnnc.backend.kernels.site import Site, Tensor, declare
 from cnnc.errors import UnsupportedError
 from cnnc.ops.concat import Concat, Slice
 
 
 def concat(site: Site) -> Kernel:
-    """The operands one behind the other."""
-    op = site.op
+    """The operands one behind the other; one of them may come more than once."""
+    region = Region(site)
+    op, count = region.anchor, len(region.body.nodes[0].operands)
     assert isinstance(op, Concat)
-    starts = accumulate((x.shape[op.axis] for x in site.operands), initial=0)
-    return _copy(site, op.axis, site.operands, [(0, start) for start in starts])
+    numbers = [region.operand(position) for position in range(count)]
+    starts = accumulate((site.operands[number].shape[op.axis] for number in numbers), initial=0)
+    ranges = zip(numbers, starts, strict=False)
+    return _copy(site, op.axis, [_Range(number, site.operands[number], 0, start) for number, start in ranges])
 
 
 def take_slice(site: Site) -> Kernel:
     """A range of the operand."""
     op = site.op
     assert isinstance(op, Slice)
-    return _copy(site, op.axis, site.results, [(op.start, 0)])
+    return _copy(site, op.axis, [_Range(0, site.results[0], op.start, 0)])
 
 
-def _copy(site: Site, axis: int, like: Sequence[Tensor], starts: Sequence[tuple[int, int]]) -> Kernel:
-    """Copies a range of each operand: as long as the tensor in `like`, from one start along the axis in
-    the operand to one in the result. Raises UnsupportedError for layouts that differ or have blocks."""
+@dataclass(frozen=True)
+class _Range:
+    """Of operand `number` as many elements as `like` has, from `first` along the axis in the operand to
+    `to_first` in the result."""
+
+    number: int
+    like: Tensor
+    first: int
+    to_first: int
+
+
+def _copy(site: Site, axis: int, ranges: Sequence[_Range]) -> Kernel:
+    """Copies ranges along an axis. Raises UnsupportedError for layouts that differ or have blocks."""
     layouts = list(dict.fromkeys(t.layout for t in (*site.operands, *site.results)))
     if len(layouts) > 1 or layouts[0].block > 1:
         shown = ", ".join(map(str, layouts))
@@ -44,34 +59,34 @@ def _copy(site: Site, axis: int, like: Sequence[Tensor], starts: Sequence[tuple[
     arguments = declare(k, site, lambda tensor: _view(tensor, axis))
     target = arguments.results[0]
     with k.loop("i", 0, target.buffer.shape[0], parallel=True) as i:
-        for source, tensor, (first, to_first) in zip(arguments.operands, like, starts, strict=False):
-            _, rows, length = _view(tensor, axis)
-            if layouts[0].axes[-1] == axis:
-                _copy_rows(k, i, (source, 0, first), (target, 0, to_first), (rows, length), site)
-            else:
-                between = rows // tensor.shape[axis]
-                places = (source, first * between, 0), (target, to_first * between, 0)
-                _copy_rows(k, i, *places, (rows, length), site)
+        for each in ranges:
+            _, rows, length = _view(each.like, axis)
+            step = (0, 1) if layouts[0].axes[-1] == axis else (rows // each.like.shape[axis], 0)
+            copy = _Rows(k, i, arguments.operands[each.number], target, rows, length)
+            copy.write(site.lanes(length), *((at * step[0], at * step[1]) for at in (each.first, each.to_first)))
     return k.build()
 
 
-def _copy_rows(
-    k: KernelBuilder,
-    i: Affine,
-    source: tuple[BufferHandle, int, int],
-    target: tuple[BufferHandle, int, int],
-    size: tuple[int, int],
-    site: Site,
-) -> None:
-    """Copy `size` rows and elements of a row, from and to (buffer, first row, first element)."""
-    (reader, row, start), (writer, to_row, to_start) = source, target
-    lanes = site.lanes(size[1])
-    with k.once_or_loop("row", size[0]) as y:
+@dataclass(frozen=True)
+class _Rows:
+    """`rows` rows of `length` elements that are copied from one buffer to another, at the same `i`."""
 
-        def tile(x: Affine, count: int) -> None:
-            writer.store((i, y + to_row, x + to_start), reader.load((i, y + row, x + start), lanes, count), count)
+    k: KernelBuilder
+    i: Affine
+    source: BufferHandle
+    target: BufferHandle
+    rows: int
+    length: int
 
-        vectors(k, size[1], lanes, tile)
+    def write(self, lanes: int, first: tuple[int, int], to_first: tuple[int, int]) -> None:
+        """Copy from (row, element) on in the source to (row, element) in the target."""
+        with self.k.once_or_loop("row", self.rows) as y:
+
+            def tile(x: Affine, count: int) -> None:
+                value = self.source.load((self.i, y + first[0], x + first[1]), lanes, count)
+                self.target.store((self.i, y + to_first[0], x + to_first[1]), value, count)
+
+            vectors(self.k, self.length, lanes, tile)
 
 
 def _view(tensor: Tensor, axis: int) -> tuple[int, int, int]:

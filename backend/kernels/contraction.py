@@ -110,13 +110,14 @@ def fold_rows(shape: Contraction, target: Target, vectors: int) -> Contraction:
 
 def as_images(site: Site, shape: Contraction, is_pixel_tensor: Callable[[int], bool]) -> Site:
     """The site with its pixel tensors seen as [N,C,H,W] of the contraction's extents, in memory as they
-    were; `is_pixel_tensor` tells for an operand's number. Results are pixel tensors all."""
+    were; `is_pixel_tensor` tells for an operand's number. Results are pixel tensors all. Raises
+    UnsupportedError if rows of a tensor with a pitch would be run together."""
 
     def image(tensor: Tensor) -> Tensor:
         channels = tensor.type.size // (shape.batch * shape.result[0] * shape.result[1])
         seen = TensorType(tensor.type.dtype, (shape.batch, channels, *shape.result))
         keeps_layout = tensor.type.rank == 4 and tensor.layout.block == 1
-        return Tensor(seen, tensor.layout if keeps_layout else CHANNELS_LAST)
+        return tensor.seen_as(seen, tensor.layout if keeps_layout else CHANNELS_LAST)
 
     operands = tuple(image(t) if is_pixel_tensor(i) else t for i, t in enumerate(site.operands))
     return replace(site, operands=operands, results=tuple(map(image, site.results)))

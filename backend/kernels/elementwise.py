@@ -1,7 +1,7 @@
 """Elementwise ops, alone or in a region of nothing else, over memory of any layout.
 
 All full operands and all results lie in memory in one order, so without channel operands the kernel
-need not know their shape: it runs over flat memory. A padded tail is computed with and stays harmless.
+need not know their shape: it runs over flat memory, but for tensors inside wider ones. A padded tail is computed with and stays harmless.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def elementwise(site: Site) -> Kernel:
                 f"{region.anchor.name}: {tensor.layout} and {site.results[0].layout} in one kernel"
             )
     k = KernelBuilder(region.anchor.name)
-    if not any(0 < tensor.type.rank < rank for tensor in site.operands):
+    has_channels = any(0 < tensor.type.rank < rank for tensor in site.operands)
+    if not has_channels and all(tensor.is_dense for tensor in (*site.operands, *site.results)):
         _flat(k, site, region.body)
     else:
         _with_channels(k, site, region.body)

@@ -53,7 +53,7 @@ def parallel_tiles(
         if whole == extent:
             body(group, channel_tiles(step, lanes))
             return
-        with k.loop("full", group, (group + 1, whole)) as start:
+        with k.loop("full", group, (group + 1, whole - step + 1)) as start:
             body(start, channel_tiles(step, lanes))
         with k.loop("rest", (group, whole), (group + 1, whole + 1)) as start:
             body(start, channel_tiles(extent - whole, lanes))
@@ -127,6 +127,10 @@ class Accumulators:
 
     def add(self, value: Vec) -> None:
         self._tile[self._turn,] = self._tile[self._turn,] + value
+        self._turn = (self._turn + 1) % self._ways
+
+    def add_product(self, a: Vec, b: Vec) -> None:
+        self._tile[self._turn,] = self._tile[self._turn,].builder.fma(a, b, self._tile[self._turn,])
         self._turn = (self._turn + 1) % self._ways
 
     def total(self) -> Vec:

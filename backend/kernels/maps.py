@@ -1,6 +1,7 @@
 """Padding, cropping and spreading of maps, channels last or row-major, and constants.
 
-A channels-last row is W * C elements side by side, a row-major one W: both are copied as flat rows.
+A channels-last row is W * C elements side by side, a row-major one W: both are copied as flat rows, but
+for maps inside wider ones, whose pixels are copied one by one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cnnc.ops.shape import Constant, Crop2d, Dilate2d, Pad2d
 
 @dataclass(frozen=True)
 class _Maps:
-    """A tensor's memory as [images, rows, columns * pixel]; `pixel` channels stand side by side."""
+    """A tensor's memory as images, rows, columns and pixels; `pixel` channels stand side by side."""
 
     images: int
     rows: int
@@ -39,39 +40,59 @@ class _Maps:
             return cls(n * c, height, width, 1)
         raise UnsupportedError(f"maps are copied in the layouts acdb and abcd, not {tensor.layout}")
 
-    @property
-    def view(self) -> tuple[int, int, int]:
-        return self.images, self.rows, self.columns * self.pixel
+    def view(self, is_flat: bool) -> tuple[int, ...]:
+        """As [images, rows, columns * pixel] or [images, rows, columns, pixel]."""
+        if is_flat:
+            return self.images, self.rows, self.columns * self.pixel
+        return self.images, self.rows, self.columns, self.pixel
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Copies pieces of rows between two buffers of maps, or fills them with zeros."""
+    """Copies pieces of rows between two buffers of maps, or fills them with zeros.
+
+    The buffers have views of the kind `is_flat`, with `pixel` channels in a pixel.
+    """
 
     k: KernelBuilder
     source: BufferHandle
     target: BufferHandle
     image: Affine
     lanes: int
+    pixel: int
+    is_flat: bool
 
-    def copy(self, row: Affine, start: Affine, to_row: Affine, to_start: Affine, extent: int) -> None:
-        def tile(i: Affine, count: int) -> None:
-            value = self.source.load((self.image, row, start + i), self.lanes, count)
-            self.target.store((self.image, to_row, to_start + i), value, count)
+    def copy(self, row: Affine, column: Affine, to_row: Affine, to_column: Affine, columns: int) -> None:
+        def tile(x: Affine, start: Affine, count: int) -> None:
+            value = self.source.load(self._place(row, column + x, start), self.lanes, count)
+            self.target.store(self._place(to_row, to_column + x, start), value, count)
 
-        vectors(self.k, extent, self.lanes, tile)
+        self._pieces(columns, tile)
 
-    def zero(self, row: Affine, start: Affine, extent: int) -> None:
-        def tile(i: Affine, count: int) -> None:
+    def zero(self, row: Affine, column: Affine, columns: int) -> None:
+        def tile(x: Affine, start: Affine, count: int) -> None:
             zeros = self.k.constant(0.0, self.lanes)
-            self.target.store((self.image, row, start + i), zeros, count)
+            self.target.store(self._place(row, column + x, start), zeros, count)
 
-        vectors(self.k, extent, self.lanes, tile)
+        self._pieces(columns, tile)
 
-    def zero_rows(self, start: int, stop: int) -> None:
+    def zero_rows(self, start: int, stop: int, columns: int) -> None:
         if start < stop:
             with self.k.loop("y", start, stop) as y:
-                self.zero(y, affine(0), self.target.buffer.shape[2])
+                self.zero(y, affine(0), columns)
+
+    def _pieces(self, columns: int, body: Callable[[Affine, Affine, int], None]) -> None:
+        """`body(x, start, count)` for vectors from element `start` of column `x` on that cover `columns`."""
+        if self.is_flat:
+            vectors(self.k, columns * self.pixel, self.lanes, lambda start, n: body(affine(0), start, n))
+        elif columns:
+            with self.k.once_or_loop("x", columns) as x:
+                vectors(self.k, self.pixel, self.lanes, lambda start, n: body(x, start, n))
+
+    def _place(self, row: Affine, column: Affine, start: Affine) -> tuple[Affine, ...]:
+        if self.is_flat:
+            return self.image, row, column * self.pixel + start
+        return self.image, row, column, start
 
 
 def _map_kernel(site: Site, image: Callable[[_Rows, _Maps, _Maps], None]) -> Kernel:
@@ -82,10 +103,11 @@ def _map_kernel(site: Site, image: Callable[[_Rows, _Maps, _Maps], None]) -> Ker
             f"{site.op.name}: from {site.operands[0].layout} to {site.results[0].layout}; layouts must agree"
         )
     k = KernelBuilder(site.op.name)
-    arguments = declare(k, site, lambda tensor: _Maps.of(tensor).view)
-    lanes = site.lanes(min(x.view[2], y.view[2]))
+    is_flat = site.operands[0].is_dense and site.results[0].is_dense
+    arguments = declare(k, site, lambda tensor: _Maps.of(tensor).view(is_flat))
+    lanes = site.lanes(min(x.columns, y.columns) * x.pixel if is_flat else x.pixel)
     with k.loop("i", 0, x.images, parallel=True) as i:
-        image(_Rows(k, arguments.operands[0], arguments.results[0], i, lanes), x, y)
+        image(_Rows(k, arguments.operands[0], arguments.results[0], i, lanes, x.pixel, is_flat), x, y)
     return k.build()
 
 
@@ -96,13 +118,12 @@ def pad2d(site: Site) -> Kernel:
     top, left, bottom, right = op.pad
 
     def image(rows: _Rows, x: _Maps, y: _Maps) -> None:
-        inside = x.view[2]
-        rows.zero_rows(0, top)
+        rows.zero_rows(0, top, y.columns)
         with rows.k.loop("y", 0, x.rows) as row:
-            rows.zero(row + top, affine(0), left * x.pixel)
-            rows.copy(row, affine(0), row + top, affine(left * x.pixel), inside)
-            rows.zero(row + top, affine(left * x.pixel + inside), right * x.pixel)
-        rows.zero_rows(y.rows - bottom, y.rows)
+            rows.zero(row + top, affine(0), left)
+            rows.copy(row, affine(0), row + top, affine(left), x.columns)
+            rows.zero(row + top, affine(left + x.columns), right)
+        rows.zero_rows(y.rows - bottom, y.rows, y.columns)
 
     return _map_kernel(site, image)
 
@@ -115,7 +136,7 @@ def crop2d(site: Site) -> Kernel:
 
     def image(rows: _Rows, x: _Maps, y: _Maps) -> None:
         with rows.k.loop("y", 0, y.rows) as row:
-            rows.copy(row + top, affine(left * x.pixel), row, affine(0), y.view[2])
+            rows.copy(row + top, affine(left), row, affine(0), y.columns)
 
     return _map_kernel(site, image)
 
@@ -127,19 +148,17 @@ def dilate2d(site: Site) -> Kernel:
     down, across = op.stride
 
     def image(rows: _Rows, x: _Maps, y: _Maps) -> None:
-        pixel, step = x.pixel, across * x.pixel
-
         def spread(row: Affine) -> None:
             with rows.k.loop("x", 0, x.columns - 1) as column:
-                rows.copy(row, column * pixel, row * down, column * step, pixel)
-                rows.zero(row * down, column * step + pixel, step - pixel)
+                rows.copy(row, column, row * down, column * across, 1)
+                rows.zero(row * down, column * across + 1, across - 1)
             last = affine(x.columns - 1)
-            rows.copy(row, last * pixel, row * down, last * step, pixel)
+            rows.copy(row, last, row * down, last * across, 1)
 
         with rows.k.loop("y", 0, x.rows - 1) as row:
             spread(row)
             for between in range(1, down):
-                rows.zero(row * down + between, affine(0), y.view[2])
+                rows.zero(row * down + between, affine(0), y.columns)
         spread(affine(x.rows - 1))
 
     return _map_kernel(site, image)

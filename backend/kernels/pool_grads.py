@@ -123,14 +123,17 @@ def _mean_of_tiles(grad: _Grad, shares: Shares) -> Kernel:
     k, windows = grad.k, grad.windows
     share = shares.one
     assert share is not None, "windows without padding are of one size"
-    with nest(k, (grad.images, windows.result[0], windows.kernel[0]), parallel=True) as (image, oy, r):
-        with k.loop("ox", 0, windows.result[1]) as ox, k.loop("s", 0, windows.kernel[1]) as s:
-            line, column = windows.row(oy, r), windows.column(ox, s)
+    with (
+        nest(k, (grad.images, windows.result[0], windows.kernel[0]), parallel=True) as (image, oy, r),
+        k.loop("ox", 0, windows.result[1]) as ox,
+        k.loop("s", 0, windows.kernel[1]) as s,
+    ):
+        line, column = windows.row(oy, r), windows.column(ox, s)
 
-            def place(at: _Vector) -> None:
-                grad.finish(at, line, [(column, grad.pixels(0, at).load(oy, ox) * share)])
+        def place(at: _Vector) -> None:
+            grad.finish(at, line, [(column, grad.pixels(0, at).load(oy, ox) * share)])
 
-            grad.vectors(image, place)
+        grad.vectors(image, place)
     return k.build()
 
 

@@ -50,9 +50,7 @@ class _Pooling:
     combine: Callable[[Vec, Vec], Vec]
 
     @classmethod
-    def of(
-        cls, k: KernelBuilder, site: Site, initial: float, combine: Callable[[Vec, Vec], Vec]
-    ) -> _Pooling:
+    def of(cls, k: KernelBuilder, site: Site, initial: float, combine: Callable[[Vec, Vec], Vec]) -> _Pooling:
         region = Region(site)
         op, x, y = region.anchor, region.anchor_tensor(0).type, region.result.type
         assert isinstance(op, MaxPool2d | MeanPool2d)

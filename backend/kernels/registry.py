@@ -15,6 +15,7 @@ from cnnc.backend.kernel.conflicts import prove_no_conflicts
 from cnnc.backend.kernel.ir import Kernel
 from cnnc.backend.kernels.concat import concat, take_slice
 from cnnc.backend.kernels.direct import conv2d, conv2d_input_grad, dense_input_grad, dense_product
+from cnnc.backend.kernels.dropout import dropout_mask
 from cnnc.backend.kernels.elementwise import elementwise
 from cnnc.backend.kernels.losses import (
     correct_count,
@@ -24,21 +25,27 @@ from cnnc.backend.kernels.losses import (
     squared_error_grad,
 )
 from cnnc.backend.kernels.maps import constant, crop2d, dilate2d, pad2d
+from cnnc.backend.kernels.norm import batch_moments, batch_norm_sums, merge_moments, scale_maps
 from cnnc.backend.kernels.pool_grads import max_pool2d_grad, mean_pool2d_grad
 from cnnc.backend.kernels.pools import max_pool2d, mean_pool2d
+from cnnc.backend.kernels.position_bias import position_bias
 from cnnc.backend.kernels.reduce import broadcast, sum_axes
 from cnnc.backend.kernels.region import Region
 from cnnc.backend.kernels.relayout import relayout, reshape
 from cnnc.backend.kernels.site import Site
-from cnnc.backend.kernels.softmax import softmax, softmax_grad
+from cnnc.backend.kernels.softmax import log_softmax, log_softmax_grad, softmax, softmax_grad
 from cnnc.backend.kernels.weight_grad import conv2d_weight_grad, dense_weight_grad
+from cnnc.backend.kernels.winograd import winograd_conv2d
+from cnnc.backend.kernels.winograd_weight_grad import winograd_weight_grad
 from cnnc.backend.kernels.winograd_weights import winograd_weights
 from cnnc.errors import UnsupportedError
 from cnnc.ir.location import UNKNOWN, Location
 from cnnc.ir.op import Op
+from cnnc.ops.batch_sums import BatchMoments, BatchNormSums, MergeMoments
 from cnnc.ops.concat import Concat, Slice
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.dense import Dense, DenseInputGrad, DenseWeightGrad
+from cnnc.ops.dropout import DropoutMask
 from cnnc.ops.elementwise import Elementwise
 from cnnc.ops.loss import (
     CorrectCount,
@@ -47,11 +54,13 @@ from cnnc.ops.loss import (
     SquaredError,
     SquaredErrorGrad,
 )
+from cnnc.ops.norm import ScaleMaps
 from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
+from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Constant, Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
-from cnnc.ops.softmax import Softmax, SoftmaxGrad
-from cnnc.ops.winograd import WinogradWeights
+from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
+from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 
 KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
     {
@@ -62,6 +71,8 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
         DenseInputGrad: dense_input_grad,
         DenseWeightGrad: dense_weight_grad,
         WinogradWeights: winograd_weights,
+        WinogradConv2d: winograd_conv2d,
+        WinogradWeightGrad: winograd_weight_grad,
         Elementwise: elementwise,
         MaxPool2d: max_pool2d,
         MaxPool2dGrad: max_pool2d_grad,
@@ -69,8 +80,16 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
         MeanPool2dGrad: mean_pool2d_grad,
         Sum: sum_axes,
         Broadcast: broadcast,
+        BatchMoments: batch_moments,
+        MergeMoments: merge_moments,
+        BatchNormSums: batch_norm_sums,
+        ScaleMaps: scale_maps,
         Softmax: softmax,
         SoftmaxGrad: softmax_grad,
+        LogSoftmax: log_softmax,
+        LogSoftmaxGrad: log_softmax_grad,
+        PositionBias: position_bias,
+        DropoutMask: dropout_mask,
         SoftmaxCrossEntropy: softmax_cross_entropy,
         SoftmaxCrossEntropyGrad: softmax_cross_entropy_grad,
         SquaredError: squared_error,

@@ -70,7 +70,7 @@ def reshape(site: Site) -> Kernel:
 
 def _copy(site: Site, source: Tensor, target: Tensor) -> Kernel:
     k = KernelBuilder(site.op.name)
-    if source.order == target.order:
+    if source.order == target.order and all(t.is_dense for t in (*site.operands, *site.results)):
         _copy_flat(k, site)
         return k.build()
     arguments = declare(k, site, lambda t: target.physical if t is site.results[0] else source.physical)

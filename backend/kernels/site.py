@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from cnnc.backend.kernel.builder import BufferHandle, Coordinate, KernelBuilder
 from cnnc.backend.kernel.ir import Access
 from cnnc.backend.target import Target
+from cnnc.errors import UnsupportedError
 from cnnc.ir.layout import Layout
 from cnnc.ir.op import Op
 from cnnc.ir.types import TensorType
@@ -22,10 +23,20 @@ from cnnc.ir.types import TensorType
 
 @dataclass(frozen=True)
 class Tensor:
-    """An operand or result: its logical type and how it lies in memory."""
+    """An operand or result: its logical type and how it lies in memory.
+
+    Inside the rows of a wider tensor it has a `pitch`: the elements from the beginning of one row of its
+    fastest axis to the next. Such a tensor is no stretch of memory; rows must not be run together.
+    """
 
     type: TensorType
     layout: Layout
+    pitch: int = 0
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether its elements lie in memory without gaps."""
+        return not self.pitch
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,6 +65,14 @@ class Tensor:
         """How elements are ordered in memory: layouts that differ only in axes of length 1 agree."""
         long = tuple(a for a in self.layout.axes if self.shape[a] > 1 or a == self.layout.blocked_axis)
         return long, self.layout.blocked_axis, self.layout.block
+
+    def seen_as(self, type: TensorType, layout: Layout) -> Tensor:
+        """The same memory under another type and layout. Raises UnsupportedError if rows of a tensor with a
+        pitch would be run together."""
+        seen = replace(self, type=type, layout=layout)
+        if not self.is_dense and seen.physical[-1] != self.physical[-1]:
+            raise UnsupportedError(f"rows of {self.type}, which lie in a wider tensor, cannot be run together")
+        return seen
 
     def place(self, index: Sequence[Coordinate]) -> tuple[Coordinate, ...]:
         """Physical index of a logical one; only for layouts without blocks."""
@@ -95,19 +114,24 @@ def declare(
 ) -> Arguments:
     """Declare the site's buffers: operands `p0`, `p1`, ..., results `r0`, `r1`, ...
 
-    `view` gives the shape under which the kernel sees a tensor's memory, of as many elements. With
-    `read_back` the kernel may also read what it has stored in its results.
+    `view` gives the shape under which the kernel sees a tensor's memory, of as many elements; the last
+    dimension of one with a pitch must stay. With `read_back` the kernel may also read what it has stored
+    in its results. Raises UnsupportedError if rows of a tensor with a pitch would be run together.
     """
+
+    def buffer(name: str, tensor: Tensor, access: Access) -> BufferHandle:
+        shape = tuple(view(tensor))
+        if not tensor.is_dense and shape[-1:] != tensor.physical[-1:]:
+            raise UnsupportedError(f"{site.op.name}: rows that lie in a wider tensor cannot be run together")
+        return k.buffer(name, shape, access, tensor.type.dtype, tensor.pitch)
+
     taken = set(site.in_place.values())
     written = Access.READWRITE if read_back else Access.WRITE
     operands = tuple(
-        k.buffer(f"p{i}", view(t), Access.READWRITE if i in taken else Access.READ, t.type.dtype)
-        for i, t in enumerate(site.operands)
+        buffer(f"p{i}", t, Access.READWRITE if i in taken else Access.READ) for i, t in enumerate(site.operands)
     )
     results = tuple(
-        operands[site.in_place[i]]
-        if i in site.in_place
-        else k.buffer(f"r{i}", view(t), written, t.type.dtype)
+        operands[site.in_place[i]] if i in site.in_place else buffer(f"r{i}", t, written)
         for i, t in enumerate(site.results)
     )
     return Arguments(operands, results)

@@ -1,4 +1,5 @@
-"""Softmax over the channels, which must be the fastest axis in memory, and its gradient: row by row."""
+"""Softmax over the channels, which must be the fastest axis in memory, its logarithm, and their gradients:
+row by row."""
 
 from __future__ import annotations
 
@@ -79,6 +80,49 @@ def store_powers(k: KernelBuilder, x: Row, y: Row, share: Vec | float = 1.0) -> 
 
     total = reduce_vectors(k, x.extent, x.lanes, "add", 0.0, power)
     return k.broadcast(k.compute("div", share, total), x.lanes)
+
+
+def log_softmax(site: Site) -> Kernel:
+    """y = x - max x - log of the sum of exp(x - max x), for every row."""
+    k = KernelBuilder(site.op.name)
+    arguments = declare(k, site, rows)
+    lines, channels = rows(site.results[0])
+    with k.loop("row", 0, lines, parallel=True) as row:
+        x, y = (
+            Row(handle, row, channels, site.lanes(channels))
+            for handle in (arguments.operands[0], arguments.results[0])
+        )
+        top = x.maximum()
+
+        def power(start: Affine, count: int) -> Vec:
+            return functions.exp(k, x.padded(start, count) - top)
+
+        total = reduce_vectors(k, channels, x.lanes, "add", 0.0, power)
+        shift = top + k.broadcast(functions.log(k, total), x.lanes)
+        vectors(
+            k, channels, x.lanes, lambda start, count: y.store(start, x.load(start, count) - shift, count)
+        )
+    return k.build()
+
+
+def log_softmax_grad(site: Site) -> Kernel:
+    """dx = dy - exp(y) * sum of dy, for every row."""
+    k = KernelBuilder(site.op.name)
+    arguments = declare(k, site, rows)
+    lines, channels = rows(site.results[0])
+    with k.loop("row", 0, lines, parallel=True) as row:
+        dy, y, dx = (
+            Row(handle, row, channels, site.lanes(channels))
+            for handle in (*arguments.operands, *arguments.results)
+        )
+        total = k.broadcast(reduce_vectors(k, channels, y.lanes, "add", 0.0, dy.load), y.lanes)
+
+        def tile(start: Affine, count: int) -> None:
+            probability = functions.exp(k, y.load(start, count))
+            dx.store(start, dy.load(start, count) - probability * total, count)
+
+        vectors(k, channels, y.lanes, tile)
+    return k.build()
 
 
 def softmax_grad(site: Site) -> Kernel:

@@ -1,37 +1,35 @@
 """Weight gradients of convolutions and dense products as register-tiled FMAs.
 
-dw[m, c, r, s] = sum over n, y, x of dy[n, m, y, x] * source[n, c, y*sh + r*dh, x*sw + s*dw]. A register
-tile holds some channels (or, where they lie side by side in a source row, columns of the filter times
-channels) by some vectors of maps; it is summed over all pixels of all images in registers, in one fixed
-order, and stored once. The source is channels-last and not padded; the result is packed in blocks of
-maps, as a forward contraction wants its weights.
+dw[m, c, r, s] = sum over n, y, x of dy[n, m, y, x] * source[n, c, y*sh + r*dh - top, x*sw + s*dw - left]. A
+register tile holds some channels (or, of a source with few, columns of the filter times channels) by some
+vectors of maps. It adds up a chunk of pixels at a time, in one fixed order; weight_grad_parts.py says which.
+Taps outside the source are left out. The source is channels-last; the result is packed in blocks of maps, as a
+forward contraction wants its weights.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
-from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile
+from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Tile, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.contraction import Contraction, dense
 from cnnc.backend.kernels.site import Site, Tensor, channel_tiles, declare
-from cnnc.backend.kernels.tiles import RegisterTile, fits, split, step_cycles
-from cnnc.errors import UnsupportedError
-from cnnc.ir.layout import Layout
+from cnnc.backend.kernels.tiles import split
+from cnnc.backend.kernels.weight_grad_parts import Work, choose_chunks, choose_parts, rows_of_a_tile
+from cnnc.ir.layout import row_major
 from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2dWeightGrad
 from cnnc.ops.dense import DenseWeightGrad
 
 
 def conv2d_weight_grad(site: Site) -> Kernel:
-    """Any stride, dilation and group count; the input is padded before, never here."""
+    """Any stride, padding, dilation and group count."""
     op, (dy, x) = site.op, site.operands
     assert isinstance(op, Conv2dWeightGrad)
-    if any(op.pad):
-        raise UnsupportedError("a weight gradient of a padded input has no kernel of its own")
     shape = Contraction(
         x.shape[0],
         op.groups,
@@ -41,103 +39,120 @@ def conv2d_weight_grad(site: Site) -> Kernel:
         (dy.shape[2], dy.shape[3]),
         op.kernel,
         op.stride,
-        (0, 0),
+        op.pad[:2],
         op.dilation,
     )
-    return _weight_grad(site, _one_row(shape) if shape.is_pointwise else shape)
+    return _weight_grad(site, _one_column(shape) if shape.is_pointwise else shape)
 
 
 def dense_weight_grad(site: Site) -> Kernel:
     """dy [N,O], x [N,*S] -> dw, the elements of S in the order x has them in."""
     assert isinstance(site.op, DenseWeightGrad)
     dy, x = site.operands
-    return _weight_grad(site, _one_row(dense(x.shape[0], x.type.size // x.shape[0], dy.shape[1])))
+    return _weight_grad(site, _one_column(dense(x.shape[0], x.type.size // x.shape[0], dy.shape[1])))
 
 
-def _one_row(shape: Contraction) -> Contraction:
-    """All pixels of all images as one row: their order in memory."""
+def _one_column(shape: Contraction) -> Contraction:
+    """All pixels of all images as one column: their order in memory."""
     pixels = shape.batch * shape.result[0] * shape.result[1]
-    return replace(shape, batch=1, source=(1, pixels), result=(1, pixels))
+    return replace(shape, batch=1, source=(pixels, 1), result=(pixels, 1))
 
 
 def _weight_grad(site: Site, shape: Contraction) -> Kernel:
-    """The kernel, with tensors seen by rows: a source row is one axis, and so are a filter row's weights."""
+    """The kernel, with tensors seen as [N,H,W,C], and weights as [blocks,Kh,Kw*C,B]."""
+    dy, x = site.operands
+    pixels = (
+        _seen(dy, (shape.batch, *shape.result, shape.groups * shape.maps)),
+        _seen(x, (shape.batch, *shape.source, shape.groups * shape.channels)),
+    )
     block = site.results[0].layout.block
-    dw = TensorType("f32", (shape.groups * shape.maps, shape.kernel[0], shape.kernel[1] * shape.channels))
-    result = Tensor(dw, Layout(f"Abc{block}a") if block > 1 else Layout("abc"))
-    row = shape.source[1] * shape.groups * shape.channels
-    source = Tensor(TensorType("f32", (shape.batch, shape.source[0], row)), Layout("abc"))
-    dy_type = TensorType("f32", (shape.batch, *shape.result, shape.groups * shape.maps))
-    operands = (Tensor(dy_type, Layout("abcd")), source)
-    return _WeightGrad(replace(site, operands=operands, results=(result,)), shape).build()
+    blocks = -(-shape.groups * shape.maps // block)
+    weights = _seen(site.results[0], (blocks, shape.kernel[0], shape.kernel[1] * shape.channels, block))
+    return _WeightGrad(replace(site, operands=pixels, results=(weights,)), shape, block).build()
+
+
+def _seen(tensor: Tensor, physical: tuple[int, ...]) -> Tensor:
+    return Tensor(TensorType(tensor.type.dtype, physical), row_major(len(physical)), tensor.pitch)
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """Neighbours in a source row that a tile's rows run along: `length` of them, `offset` elements
-    behind a window's first; they are the weights of a filter row from `weight` on."""
+    """`length` neighbours in a source row, from `column` of a window on, that tiles run along; they are the
+    weights of a filter row from `weight` on. `columns` are the pixels of a row that reach the source."""
 
     weight: int
-    offset: int
+    column: int
     length: int
-
-
-@dataclass(frozen=True)
-class _Block:
-    """A block of maps: its number and the maps in each of its vectors."""
-
-    number: Coordinate
-    counts: tuple[int, ...]
+    columns: range
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What one tile computes: `rows` weights of filter row `r` from `start` in a segment, for one block."""
+    """What one iteration computes: a group, a filter row, the first weight in each segment, and the first
+    block of maps."""
 
     group: Affine
     r: Affine
-    segment: _Segment
     start: Affine
+    block: Affine
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block of maps of a group: its number, that inside the part, and the maps in each of its vectors."""
+
+    number: Affine
+    inside: Affine
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """First image and row of a chunk of pixels, and how many of each there are."""
+
+    image: Affine
+    row: Affine
+    images: int
     rows: int
-    block: _Block
 
 
 class _WeightGrad:
     """Writes one weight gradient."""
 
-    def __init__(self, site: Site, shape: Contraction) -> None:
-        self.site, self.shape = site, shape
+    def __init__(self, site: Site, shape: Contraction, block: int) -> None:
+        self.site, self.shape, self.block = site, shape, block
         self.k = KernelBuilder(site.op.name)
         arguments = declare(self.k, site)
         self.dy, self.source = arguments.operands
         self.dw = arguments.results[0]
-        self.block = site.results[0].layout.block
-        self.lanes = min(site.target.lanes, self.block)
+        self.lanes = min(site.target.lanes, block)
+        self.blocks = -(-shape.maps // block)
         self.segments = self._segments()
-        self.rows = self._rows_of_a_tile()
+        length = self.segments[0].length
+        work = Work(
+            (shape.batch, *shape.result), shape.groups * shape.kernel[0], len(self.segments), length, self.blocks, block
+        )
+        self.parts = choose_parts(site.target, work)
+        self.chunks = choose_chunks(site.target, self.parts)
+        vectors = len(channel_tiles(min(block, shape.maps), self.lanes))
+        self.sizes = split(self.parts.length, rows_of_a_tile(site.target, self.parts.length, vectors))
+        self.sums = self._declare_sums() if self.chunks.number > 1 else None
 
     def _segments(self) -> tuple[_Segment, ...]:
-        shape = self.shape
-        if shape.dilation[1] == 1 and shape.groups == 1:
-            return (_Segment(0, 0, shape.kernel[1] * shape.channels),)
-        step = shape.dilation[1] * shape.groups * shape.channels
-        return tuple(_Segment(s * shape.channels, s * step, shape.channels) for s in range(shape.kernel[1]))
+        shape, (_, width) = self.shape, self.shape.source
+        segments = []
+        for s in range(shape.kernel[1]):
+            first = [x for x in range(shape.result[1]) if 0 <= shape.source_index(1, x, s) < width]
+            columns = range(first[0], first[-1] + 1) if first else range(0)
+            segments.append(_Segment(s * shape.channels, s * shape.dilation[1], shape.channels, columns))
+        return tuple(segments)
 
-    def _rows_of_a_tile(self) -> int:
-        """Rows of the best tile; of equal ones the one that divides the segment, to spread over threads."""
-        length, target = self.segments[0].length, self.site.target
-        vectors = len(channel_tiles(min(self.block, self.shape.maps), self.lanes))
-
-        def cost(rows: int) -> tuple[float, bool, int]:
-            cycles = sum(step_cycles(target, RegisterTile(size, vectors)) for size in split(length, rows))
-            return cycles, length % rows != 0, rows
-
-        most = min(length, target.registers)
-        return min((r for r in range(1, most + 1) if fits(target, RegisterTile(r, vectors))), key=cost)
+    def _declare_sums(self) -> BufferHandle:
+        parts = self.parts
+        return self.k.scratch("sums", (parts.blocks, len(self.segments), parts.length, self.block))
 
     def build(self) -> Kernel:
-        shape, length = self.shape, self.segments[0].length
-        even = len(self.segments) == 1 and length % self.rows == 0
+        shape, (along, across) = self.shape, self.parts.counts
         with ExitStack() as nest:
 
             def parallel(name: str, extent: int) -> Affine:
@@ -145,74 +160,14 @@ class _WeightGrad:
 
             group = parallel("group", shape.groups) if shape.groups > 1 else affine(0)
             r = parallel("r", shape.kernel[0])
-            tile = parallel("tile", length // self.rows) if even else None
-            for block in self._blocks(parallel):
-                for segment in self.segments:
-                    if tile is not None:
-                        self._tile(_Part(group, r, segment, tile * self.rows, self.rows, block))
-                    else:
-                        self._tiles(group, r, segment, block)
+            start = parallel("channels", along) * self.parts.length if along > 1 else affine(0)
+            block = parallel("maps", across) * self.parts.blocks
+            part = _Part(group, r, start, block)
+            if self.sums is not None:
+                self._each_sum(part, lambda block, place: self._clear(place))
+            for chunk in self._chunks():
+                pass
+            self._all_chunks(part)
+            if self.sums is not None:
+                self._each_sum(part, lambda block, place: self._finish(part, block, place))
         return self.k.build()
-
-    def _blocks(self, parallel: Callable[[str, int], Affine]) -> tuple[_Block, ...]:
-        """The blocks of maps: a parallel loop if all are full, else one by one."""
-        whole, rest = divmod(self.shape.maps, self.block)
-        full = tuple(count for _, count in channel_tiles(self.block, self.lanes))
-        if not rest:
-            return (_Block(parallel("block", whole), full),)
-        tail = tuple(count for _, count in channel_tiles(rest, self.lanes))
-        return (*(_Block(number, full) for number in range(whole)), _Block(whole, tail))
-
-    def _tiles(self, group: Affine, r: Affine, segment: _Segment, block: _Block) -> None:
-        """All tiles of a segment: a loop over those of the larger size, another over the smaller."""
-        sizes = split(segment.length, self.rows)
-        first = 0
-        for size in dict.fromkeys(sizes):
-            count = sizes.count(size)
-            with self.k.once_or_loop("tile", count) as tile:
-                self._tile(_Part(group, r, segment, tile * size + first, size, block))
-            first += count * size
-
-    def _tile(self, part: _Part) -> None:
-        """Sum one tile over all pixels in registers, then store it.
-
-        A tile with too few accumulators to hide the latency of an FMA sums even and odd pixels apart.
-        """
-        k, shape, target = self.k, self.shape, self.site.target
-        chains = part.rows * len(part.block.counts)
-        sums = 2 if chains < target.fma_units * target.fma_latency else 1
-        acc = k.register("acc", self.lanes, (sums, part.rows, len(part.block.counts)))
-        turns = itertools.cycle(range(sums))
-        with k.once_or_loop("n", shape.batch) as n, k.once_or_loop("y", shape.result[0]) as y:
-            k.unrolled("x", shape.result[1], 2, lambda x: self._pixel(acc, next(turns), part, (n, y, x)))
-        # blocks of one group follow those of the group before; a map beyond the last gets dy's zeros
-        number = part.block.number + part.group * (shape.maps // self.block)
-        for i in range(part.rows):
-            for vector in range(len(part.block.counts)):
-                place = (number, part.r, part.segment.weight + part.start + i)
-                lane = (vector * self.lanes,) if self.block > 1 else ()
-                total = acc[0, i, vector] + acc[1, i, vector] if sums > 1 else acc[0, i, vector]
-                self.dw.store((*place, *lane), total)
-            self._clear_padding(part, number, i)
-
-    def _clear_padding(self, part: _Part, number: Coordinate, i: int) -> None:
-        """Zero the vectors of a block that hold no map at all."""
-        place = (number, part.r, part.segment.weight + part.start + i)
-        for vector in range(len(part.block.counts), self.block // self.lanes):
-            self.dw.store((*place, vector * self.lanes), self.k.constant(0.0, self.lanes))
-
-    def _pixel(self, acc: Tile, turn: int, part: _Part, pixel: tuple[Affine, Affine, Affine]) -> None:
-        """Add one pixel's products to the tile's sum number `turn`."""
-        shape, (n, y, x) = self.shape, pixel
-        first_map = part.group * shape.maps + part.block.number * self.block
-        gradients = [
-            self.dy.load((n, y, x, first_map + vector * self.lanes), self.lanes, count)
-            for vector, count in enumerate(part.block.counts)
-        ]
-        source_row = y * shape.stride[0] + part.r * shape.dilation[0]
-        first = x * (shape.stride[1] * shape.groups * shape.channels) + part.group * shape.channels
-        for i in range(part.rows):
-            place = (n, source_row, first + part.segment.offset + part.start + i)
-            value = self.source.splat(place, self.lanes)
-            for vector, gradient in enumerate(gradients):
-                acc[turn, i, vector] = self.k.fma(value, gradient, acc[turn, i, vector])

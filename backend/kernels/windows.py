@@ -124,9 +124,7 @@ class Windows:
         with k.loop("r", start, stop) as r:
             body(r)
 
-    def each_run(
-        self, k: KernelBuilder, most: int, body: Callable[[Affine, Sequence[range]], None]
-    ) -> None:
+    def each_run(self, k: KernelBuilder, most: int, body: Callable[[Affine, Sequence[range]], None]) -> None:
         """`body(ox, taps)` for runs of up to `most` windows side by side in a row: the column of the first
         window, and for each window its columns that are on the map."""
         first, end = self.inside(1)
@@ -141,9 +139,7 @@ class Windows:
         edge(end, self.result[1])
 
 
-def each_step(
-    k: KernelBuilder, first: int, end: int, step: int, body: Callable[[Affine, int], None]
-) -> None:
+def each_step(k: KernelBuilder, first: int, end: int, step: int, body: Callable[[Affine, int], None]) -> None:
     """`body(start, count)` for first..end in steps: a loop over the full ones, then what is left."""
     full = first + (end - first) // step * step
     if full - first > step:

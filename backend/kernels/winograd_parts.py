@@ -1,9 +1,9 @@
 """How the work of a Winograd weight gradient is divided: parts of channels by parts of maps, blocks of tiles.
 
-Each part by a part is an iteration of the parallel nest with sums of its own, so data are transformed once for
-every part of the maps and gradients once for every part of the channels. Larger parts transform less, smaller
-ones occupy more threads and leave more of the second-level cache to a block of tiles; a larger block loads and
-stores the sums less often. The model below counts cycles and takes the cheapest division.
+Each part by a part is an iteration of the parallel nest with sums of its own, so data are transformed once
+for every part of the maps and gradients once for every part of the channels. Larger parts transform less,
+smaller ones occupy more threads and leave more of the second-level cache to a block of tiles; a larger block
+loads and stores the sums less often. The model below counts cycles and takes the cheapest division.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ LONGEST_BLOCK = 64
 
 @dataclass(frozen=True)
 class Work:
-    """A weight gradient in vectors: channels by maps, at `points` points of tiles counted along images, rows and
-    columns. `block` vectors of maps are never parted."""
+    """A weight gradient in vectors: channels by maps, at `points` points of tiles counted along images, rows
+    and columns. `block` vectors of maps are never parted."""
 
     channel_vectors: int
     map_vectors: int

@@ -1,8 +1,8 @@
 """Where the tiles of a Winograd kernel lie: runs of tiles that reach equally far, and blocks of tiles.
 
-Tiles at the border of a map reach outside. Along each axis neighbouring tiles that reach the same elements make a
-run, for which a kernel writes one loop. Kernels work on a block of tiles at a time: some images, tile rows and
-tile columns. Blocks need not divide the axes: tiles beyond the last reach nothing.
+Tiles at the border of a map reach outside. Along each axis neighbouring tiles that reach the same elements
+make a run, for which a kernel writes one loop. Kernels work on a block of tiles at a time: some images, tile
+rows and tile columns. Blocks need not divide the axes: tiles beyond the last reach nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cnnc.backend.kernel.ir import Affine, affine
 
 @dataclass(frozen=True)
 class Axis:
-    """Tiles along an axis: tile i reads `extent` elements from `step` * i - `origin` on, of `size` that exist."""
+    """Tiles along an axis: tile i takes `extent` of its `size` elements, from `step` * i - `origin` on."""
 
     tiles: int
     step: int
@@ -69,9 +69,15 @@ class Blocking:
         return math.prod(self.sizes)
 
     @property
+    def covered(self) -> tuple[int, int, int]:
+        """Tiles of all blocks along each axis, those behind the last included."""
+        images, rows, columns = (n * size for n, size in zip(self.blocks, self.sizes, strict=True))
+        return images, rows, columns
+
+    @property
     def total(self) -> int:
         """Tiles of all blocks, those behind the last included."""
-        return self.tiles * math.prod(self.blocks)
+        return math.prod(self.covered)
 
     def position(self, place: tuple[Affine, Affine, Affine], block: tuple[Affine, Affine, Affine]) -> Affine:
         """The number in its block of the tile at `place`."""
@@ -80,7 +86,7 @@ class Blocking:
 
 
 def blockings(counts: tuple[int, int, int], most: int) -> Iterator[Blocking]:
-    """Blocks of at most `most` tiles: parts of a row, else whole rows, else whole images, or a bit more than fit."""
+    """Blocks of at most `most` tiles: parts of a row, else whole rows of an image, else whole images."""
     for sizes in product(*(_sizes(count) for count in counts)):
         images, rows, _ = sizes
         whole_rows = sizes[2] >= counts[2] or rows == 1
@@ -100,4 +106,6 @@ def loop_over(
     """A loop over the tiles of a run that are in a block of `size`."""
     if not block.terms:
         return k.loop(name, run.first, run.first + run.count)
-    return k.loop(name, (affine(run.first), block * size), (affine(run.first + run.count), block * size + size))
+    return k.loop(
+        name, (affine(run.first), block * size), (affine(run.first + run.count), block * size + size)
+    )

@@ -1,9 +1,9 @@
 """The constant matrices of Winograd transforms as straight code on vectors, with few instructions.
 
-The kernels of winograd*.py load a tile, apply a matrix along its rows and another along its columns, and store.
-Zeros cost nothing and ones no multiplication; a factor common to a sum is carried along and multiplied in where
-a sum needs it. What two rows share (t + u, t - u), or two columns, is computed once. An operand that is None is
-zero, as outside the source, and what it would add is not written.
+The Winograd kernels load a tile, apply a matrix along its rows and another along its columns, and store.
+Zeros cost nothing and ones no multiplication; a factor common to a sum is carried along and multiplied in
+where one needs it. What two rows share (t + u, t - u), or two columns, is computed once. An operand that is
+None is zero, as outside the source, and what it would add is not written.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ class _Scaled:
 _Value = _Scaled | None
 
 
-def transform(
-    k: KernelBuilder, matrix: Matrix, values: Sequence[Vec | None], lanes: int
-) -> tuple[Vec, ...]:
+def transform(k: KernelBuilder, matrix: Matrix, values: Sequence[Vec | None], lanes: int) -> tuple[Vec, ...]:
     """matrix times the vector `values`; None is zero."""
     results = _product(k, matrix, tuple(map(_unscaled, values)))
     return tuple(_written(k, result, lanes) for result in results)
@@ -52,9 +50,7 @@ def transform_tile(
     Columns are loaded one after the other and rows stored so, for few values to be in registers at a time.
     """
     height, width = len(rows[0]), len(columns[0])
-    halfway = [
-        _product(k, rows, tuple(_unscaled(load(i, j)) for i in range(height))) for j in range(width)
-    ]
+    halfway = [_product(k, rows, tuple(_unscaled(load(i, j)) for i in range(height))) for j in range(width)]
     for i in range(len(rows)):
         results = _product(k, columns, tuple(column[i] for column in halfway))
         for j, result in enumerate(results):
@@ -116,7 +112,7 @@ def _by_row_pairs(
 def _by_column_pairs(
     k: KernelBuilder, matrix: Matrix, pairs: Sequence[tuple[int, int]], values: Sequence[_Value]
 ) -> list[_Value]:
-    """Columns that agree in some rows and differ in sign in the others: by t + u and t - u of their values."""
+    """Columns that agree in some rows and differ in sign in others: by t + u and t - u of their values."""
     zero, one = Fraction(0), Fraction(1)
     paired = {column for pair in pairs for column in pair}
     alone = [column for column in range(len(values)) if column not in paired]

@@ -1,8 +1,8 @@
 """The transformed weights of Winograd convolutions: G w G^T for every filter.
 
-w lies in blocks of maps, `Acdb{B}a` or flipped `Bcda{B}b`, and u as `aCb{B}c`: for each block of maps and each
-channel the filters of B maps lie together on both sides, so lanes are maps and a filter is transformed by
-straight code. What pads the last block of w is zero and becomes zero.
+w lies in blocks of maps, `Acdb{B}a` or flipped `Bcda{B}b`, and u as `aCb{B}c`: for each block of maps and
+each channel the filters of B maps lie together on both sides, so lanes are maps and a filter is transformed
+by straight code. What pads the last block of w is zero and becomes zero.
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
-from cnnc.bench import Benchmark, benchmark
+from cnnc.bench import Benchmark, benchmark, measured_peak
 from cnnc.cli.common import (
     batch_option,
     check_finite,
@@ -15,15 +16,32 @@ from cnnc.cli.common import (
     load_source,
     net_argument,
     print_json,
+    print_table,
+    shown_bytes,
     shown_seconds,
     target_option,
     threads_option,
     train_flag,
 )
+from cnnc.cli.options import algorithm_options, chosen_preferences
 from cnnc.compiler import find_target
+from cnnc.layer_times import CallTime, layer_times
+from cnnc.roofline import draw_roofline, memory_bandwidth
+from cnnc.units import CompiledUnit, inference_unit, training_unit
+
+COLUMNS = {
+    "layer": "left",
+    "operation": "left",
+    "result": "left",
+    "algorithm": "left",
+    "time": "right",
+    "share": "right",
+    "peak": "right",
+    "bytes": "right",
+}
 
 
-@click.command(short_help="Time a run or a training step.")
+@click.command(short_help="Time a run or a training step, as a whole or layer by layer.")
 @net_argument
 @batch_option(None)
 @threads_option
@@ -37,23 +55,49 @@ from cnnc.compiler import find_target
     show_default=True,
     help="Measure for about so long.",
 )
+@click.option("--layers", is_flag=True, help="Time every kernel by itself.")
+@click.option(
+    "--roofline",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw speed over arithmetic intensity into a .png, .svg or .pdf file.",
+)
 @target_option
+@algorithm_options
 @json_flag
 def bench(
-    net: str, batch: int | None, threads: int, train: bool, seconds: float, target: str, as_json: bool
+    net: str,
+    batch: int | None,
+    threads: int,
+    train: bool,
+    seconds: float,
+    layers: bool,
+    roofline: Path | None,
+    target: str,
+    tune: Path | None,
+    algorithm: str | None,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Time a run of NET, or with --train a training step, on random images.
 
-    The peak is what one thread reaches in the same minute with multiply-adds between registers alone.
+    The peak is what one thread reaches in the same minute with multiply-adds between registers alone;
+    shares of it count the multiply-adds of the direct method, so that Winograd may exceed it.
 
     \b
     Examples:
       cnnc bench examples/lenet5.py
-      cnnc bench examples/lenet5.py --train --batch 64 --threads 2 --json
+      cnnc bench examples/resnet18.py --train --batch 8 --layers --roofline resnet18.png
     """
     source, machine = load_source(net), find_target(target)
     source.check_runnable()
-    result = benchmark(source, chosen_batch(batch, train), threads, train, machine, seconds)
+    unit = training_unit if train else inference_unit
+    preferences = chosen_preferences(tune, algorithm, machine)
+    compiled = unit(source, chosen_batch(batch, train), machine, preferences, strict)
+    if layers or roofline:
+        _by_layer(compiled, threads, seconds, roofline, as_json)
+        return
+    result = benchmark(compiled, threads, seconds)
     if as_json:
         rates = {
             "images_per_second": result.images_per_second,
@@ -64,6 +108,39 @@ def bench(
         return
     for line in _lines(result):
         click.echo(line)
+
+
+def _by_layer(
+    compiled: CompiledUnit, threads: int, seconds: float, roofline: Path | None, as_json: bool
+) -> None:
+    """The table of kernels, and the picture if one is wanted."""
+    times, peak = layer_times(compiled, threads, seconds), measured_peak(compiled.unit.target) * threads
+    if roofline is not None:
+        what = "training step" if compiled.train else "inference"
+        title = f"{compiled.source.name}: {what}, batch {compiled.batch}, {compiled.unit.target.name}"
+        draw_roofline(roofline, title, times, peak, memory_bandwidth())
+    total = sum(t.best for t in times)
+    if as_json:
+        print_json(
+            [
+                {**asdict(t), "share": t.best / total, "share_of_peak": t.flops_per_second / peak}
+                for t in times
+            ]
+        )
+        return
+    print_table(COLUMNS, [_row(t, total, peak) for t in times])
+    click.echo(f"\ntotal {shown_seconds(total)}; the peak is {peak / 1e9:.1f} GFLOP/s")
+
+
+def _document(t: CallTime, total: float, peak: float) -> dict[str, object]:
+    return {**asdict(t), "share": t.best / total, "share_of_peak": t.flops_per_second / peak}
+
+
+def _row(t: CallTime, total: float, peak: float) -> tuple[str, ...]:
+    shape = f"({', '.join(map(str, t.shape))})" if t.shape else "scalar"
+    speed = f"{100 * t.flops_per_second / peak:.0f} %" if t.macs else ""
+    share = f"{100 * t.best / total:.1f} %"
+    return t.layer, t.op, shape, t.algorithm, shown_seconds(t.best), share, speed, shown_bytes(t.nbytes)
 
 
 def _lines(result: Benchmark) -> list[str]:

@@ -11,9 +11,11 @@ import click
 from cnnc.cli.bench import bench
 from cnnc.cli.build import build
 from cnnc.cli.dump import dump
+from cnnc.cli.explain import explain
 from cnnc.cli.run import run
 from cnnc.cli.summary import summary
 from cnnc.cli.train import train
+from cnnc.cli.tune import tune
 from cnnc.cli.verify import verify
 from cnnc.errors import CnncError
 from cnnc.files import reason
@@ -45,7 +47,7 @@ def cli(context: click.Context) -> None:
         context.exit(EXIT_USAGE)
 
 
-for command in (summary, dump, build, train, run, verify, bench):
+for command in (summary, explain, dump, build, train, run, verify, bench, tune):
     cli.add_command(command)
 
 

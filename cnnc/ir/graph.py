@@ -94,5 +94,12 @@ class Graph:
         """Values that must exist after the run: the outputs and the updates' new values."""
         return frozenset(self.outputs) | {new for _, new in self.updates}
 
+    @cached_property
+    def trained(self) -> tuple[Value, ...]:
+        """The params that no update assigns yet: those a loss is differentiated by and an optimizer
+        changes. The others, such as counters, have a rule of their own."""
+        updated = {param for param, _ in self.updates}
+        return tuple(param for param in self.params if param not in updated)
+
     def with_nodes(self, nodes: tuple[Node, ...]) -> Graph:
         return replace(self, nodes=nodes)

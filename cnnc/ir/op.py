@@ -34,6 +34,8 @@ class Emitter(Protocol):
 
     def emit(self, op: Op, *operands: Value) -> Value: ...
 
+    def emit_all(self, op: Op, *operands: Value) -> tuple[Value, ...]: ...
+
 
 @dataclass(frozen=True)
 class Sample:

@@ -7,10 +7,10 @@ generated from it, one per node that is not a mere alias.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from cnnc.ir.graph import Graph, Value
+from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ir.layout import Layout
 from cnnc.ir.op import Op, Trait
 from cnnc.ir.types import TensorType
@@ -34,23 +34,42 @@ class Placement:
 
     Arena and params are one block each, and `index` is 0. Every input and every output is a
     buffer of its own: `index` is its place in the graph's inputs or outputs, `offset` is 0.
+
+    A value that lies inside the rows of a wider one has a `pitch`: its bytes are cut into rows of
+    `row` bytes, of which one begins `pitch` bytes behind the one before. Both are 0 elsewhere.
     """
 
     space: Space
     offset: int
     nbytes: int
     index: int = 0
+    row: int = 0
+    pitch: int = 0
 
     @property
     def end(self) -> int:
         """The first byte behind the value."""
-        return self.offset + self.nbytes
+        return self.offset + (self.rows - 1) * self.pitch + (self.row or self.nbytes)
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are; a value without a pitch is one."""
+        return self.nbytes // self.row if self.pitch else 1
 
     def overlaps(self, other: Placement) -> bool:
-        """Whether the two share a byte."""
+        """Whether the two share a byte; of two with different pitches, whether their extents do."""
         if (self.space, self.index) != (other.space, other.index):
             return False
-        return self.offset < other.end and other.offset < self.end
+        if self.offset >= other.end or other.offset >= self.end:
+            return False
+        return self.pitch != other.pitch or not self.pitch or self._rows_meet(other)
+
+    def _rows_meet(self, other: Placement) -> bool:
+        """Whether row i of this and row j of `other` share a byte for some i - j = m, pitches being equal."""
+        ahead = other.offset - self.offset
+        least = (ahead - self.row) // self.pitch + 1
+        most = -((-ahead - other.row) // self.pitch) - 1
+        return max(least, 1 - other.rows) <= min(most, self.rows - 1)
 
 
 @dataclass(frozen=True)
@@ -58,9 +77,10 @@ class Plan:
     """A graph with a layout and a placement for every value (params and inputs included).
 
     `in_place` maps a result to the operand (or updated param) whose bytes it takes over. For a
-    view that means no kernel is owed; an elementwise node reads each element of all its
-    operands before it writes that element of any result. `live_bytes_bound` is the most bytes of arena
-    values alive at one time: no arena of these lifetimes can be smaller.
+    view, for operands joined and for a part of an operand that means no kernel is owed (`is_alias`);
+    an elementwise node reads each element of all its operands before it writes that element of any
+    result. `live_bytes_bound` is the most bytes of arena values alive at one time: no arena of these
+    lifetimes can be smaller.
     """
 
     graph: Graph
@@ -78,6 +98,26 @@ class Plan:
     def placement(self, value: Value) -> Placement:
         """Where the value's bytes are."""
         return self.placements[value.name]
+
+
+def is_alias(plan: Plan, node: Node) -> bool:
+    """Whether a node's result is there already, where its operands lie, so that no kernel is owed.
+
+    Of operands joined, `in_place` names the first.
+    """
+    moves_nothing = any(node.op.has(trait) for trait in (Trait.VIEW, Trait.JOIN, Trait.PART))
+    return moves_nothing and node.result.name in plan.in_place
+
+
+def part_of(whole: Placement, layout: Layout, type: TensorType, start: int, size: int) -> Placement:
+    """The place of `size` elements from `start` on along the fastest axis of a value of that place,
+    layout and type; the layout has no blocks."""
+    item, width = type.numpy.itemsize, type.shape[layout.axes[-1]]
+    if size == width:
+        return whole
+    nbytes = type.nbytes // width * size
+    pitch = whole.pitch or width * item
+    return replace(whole, offset=whole.offset + start * item, nbytes=nbytes, row=size * item, pitch=pitch)
 
 
 def aligned(nbytes: int) -> int:

@@ -6,13 +6,15 @@
       %2: f32[1,6,28,28] acdb output 0 over %1 = relu(%1)
     }
 
-The number is the byte in the arena or in the block of params, or says which input or output.
-`over` names the value whose place is taken over. A scalar has no layout.
+The number is the byte in the arena or in the block of params, or says which input or output. A value
+inside the rows of a wider one has `pitch 64` behind it, the bytes from one row to the next. `over`
+names the value whose place is taken over. A scalar has no layout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cnnc.ir.graph import Value
 from cnnc.ir.layout import Layout, row_major
@@ -32,7 +34,8 @@ def print_plan(plan: Plan) -> str:
 
     def annotate(value: Value) -> str:
         place, source = plan.placement(value), plan.in_place.get(value.name)
-        number = place.offset if place.space in _BLOCKS else place.index
+        number = f"{place.offset if place.space in _BLOCKS else place.index}"
+        number += f" pitch {place.pitch}" if place.pitch else ""
         layout = f" {plan.layout(value)}" if value.type.rank else ""
         over = f" over {print_value(plan.graph.values[source], params)}" if source else ""
         return f"{layout} {place.space.value} {number}{over}"
@@ -88,11 +91,20 @@ class _PlanParser(GraphParser):
         number = _number(self._tokens, "a byte or an index")
         offset, index = (number, 0) if space in _BLOCKS else (0, number)
         self.layouts[value.name] = layout
-        self.placements[value.name] = Placement(space, offset, layout.nbytes(value.type), index)
+        place = Placement(space, offset, layout.nbytes(value.type), index)
+        self.placements[value.name] = self._pitched(place, layout, value)
         if self._tokens.accept("over"):
             source = self._tokens.take("name", "the value whose place is taken over, such as %1")
             self.in_place[value.name] = self._name(source)
         return token, value
+
+    def _pitched(self, place: Placement, layout: Layout, value: Value) -> Placement:
+        """`pitch 64`, if it stands there."""
+        if not self._tokens.accept("pitch"):
+            return place
+        pitch = _number(self._tokens, "the bytes from row to row")
+        row = layout.physical_shape(value.type.shape)[-1:] or (1,)
+        return replace(place, row=row[0] * value.type.numpy.itemsize, pitch=pitch)
 
     def _layout(self, value: Value) -> Layout:
         """`acdb`; nothing for a scalar."""

@@ -9,8 +9,9 @@ from itertools import combinations, pairwise
 
 from cnnc.errors import VerifyError
 from cnnc.ir.graph import Node, Value
+from cnnc.ir.layout import Layout
 from cnnc.ir.op import Trait
-from cnnc.ir.plan import ALIGNMENT, Placement, Plan, Space, is_dense, is_elementwise
+from cnnc.ir.plan import ALIGNMENT, Placement, Plan, Space, is_alias, is_dense, is_elementwise, part_of
 from cnnc.ir.verify import verify_graph
 
 
@@ -44,16 +45,33 @@ def _check_place(plan: Plan, value: Value) -> None:
     if place.nbytes != layout.nbytes(value.type):
         wanted = layout.nbytes(value.type)
         raise VerifyError(f"{name!r} has {place.nbytes} bytes, {value.type} in {layout.tag!r} needs {wanted}")
-    if place.offset < 0 or place.offset % ALIGNMENT:
+    if place.pitch or place.row:
+        _check_rows(value, layout, place)
+    elif place.offset < 0 or place.offset % ALIGNMENT:
         raise VerifyError(f"{name!r} lies at offset {place.offset}, which is no multiple of {ALIGNMENT}")
     size = {Space.ARENA: plan.arena_bytes, Space.PARAM: plan.param_bytes}.get(place.space, place.nbytes)
     if place.end > size:
         raise VerifyError(f"{name!r} ends at byte {place.end} of {place.space.value}, which has {size}")
 
 
+def _check_rows(value: Value, layout: Layout, place: Placement) -> None:
+    """A value with a pitch has rows of its fastest axis, which do not run into each other."""
+    name, item = value.name, value.type.numpy.itemsize
+    if layout.block > 1 or not value.type.rank:
+        raise VerifyError(f"{name!r} has a pitch, which {value.type} in {layout.tag!r} cannot have")
+    row = value.type.shape[layout.axes[-1]] * item
+    if place.row != row or place.pitch < row or place.pitch % item:
+        raise VerifyError(f"{name!r} has rows of {row} bytes, not {place.row} every {place.pitch}")
+    if place.offset < 0 or place.offset % item:
+        raise VerifyError(f"{name!r} lies at offset {place.offset}, which is no multiple of {item}")
+
+
 def _check_interface(plan: Plan) -> None:
     """Inputs and outputs are in the caller's buffers, params apart from each other in the block."""
     graph = plan.graph
+    for value in (*graph.inputs, *graph.outputs, *graph.params):
+        if plan.placement(value).pitch:
+            raise VerifyError(f"{value.name!r} is the caller's, it cannot lie inside another value")
     for space, values in ((Space.INPUT, graph.inputs), (Space.OUTPUT, graph.outputs)):
         for index, value in enumerate(values):
             place = plan.placement(value)
@@ -85,7 +103,7 @@ class _Memory:
         for result in node.results:
             self._check_write(node, result)
         for result in node.results:
-            self._write(result, is_view=_is_alias(self.plan, node))
+            self._write(result, is_there=_is_alias(self.plan, node))
 
     def finish(self) -> None:
         """Outputs and new values of params must have survived, the latter in the params' places."""
@@ -128,23 +146,45 @@ class _Memory:
                 f"{_label(node)}: {result.name!r} does not cover {operand.name!r} exactly", node.loc
             )
 
-    def _write(self, result: Value, is_view: bool) -> None:
+    def _write(self, result: Value, is_there: bool) -> None:
         place = self.plan.placement(result)
-        if not is_view:
+        if not is_there:
             self.intact = {name: p for name, p in self.intact.items() if not p.overlaps(place)}
         self.intact[result.name] = place
 
 
 def _is_alias(plan: Plan, node: Node) -> bool:
-    """Whether a node is a view that lies where its operand lies, and therefore does not run."""
-    if not node.op.has(Trait.VIEW) or node.result.name not in plan.in_place:
+    """Whether a node's result is there when its operands are, and the node therefore does not run.
+
+    Raises VerifyError if the plan says so but the result lies elsewhere.
+    """
+    if not is_alias(plan, node):
         return False
+    if node.op.has(Trait.JOIN) or node.op.has(Trait.PART):
+        _check_parts(plan, node)
+        return True
     operand, result = node.operands[0], node.result
     if plan.placement(operand) != plan.placement(result):
         raise VerifyError(f"the view {result.name!r} does not lie where {operand.name!r} does", node.loc)
     if not all(is_dense(plan.layout(v), v.type) for v in (operand, result)):
         raise VerifyError(f"the view {result.name!r} is not dense, so it needs a copy", node.loc)
     return True
+
+
+def _check_parts(plan: Plan, node: Node) -> None:
+    """What is joined, or is a part, is the range of the whole that the op says."""
+    joins = node.op.has(Trait.JOIN)
+    whole, parts = (node.result, node.operands) if joins else (node.operands[0], node.results)
+    axis, start = node.op.attributes["axis"], 0 if joins else node.op.attributes["start"]
+    layout = plan.layout(whole)
+    assert isinstance(axis, int) and isinstance(start, int)
+    for part in parts:
+        size = part.type.shape[axis]
+        if layout.block > 1 or layout.axes[-1] != axis or plan.layout(part) != layout:
+            raise VerifyError(f"{_label(node)}: parts along axis {axis} are not in the rows of {layout}", node.loc)
+        if plan.placement(part) != part_of(plan.placement(whole), layout, whole.type, start, size):
+            raise VerifyError(f"{part.name!r} does not lie in its place inside {whole.name!r}", node.loc)
+        start += size
 
 
 def _label(node: Node) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from cnnc.ir.op import Op
+from cnnc.ops.batch_sums import BatchMoments, BatchNormSums, MergeMoments
 from cnnc.ops.concat import Concat, Slice
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.dense import Dense, DenseInputGrad, DenseWeightGrad
-from cnnc.ops.elementwise import Add, Bias, Map, Mul, Relu, Sigmoid, Sub, Tanh
+from cnnc.ops.dropout import Dropout, DropoutMask
+from cnnc.ops.elementwise import Add, Bias, Map, Mul, Relu, Relu6, Sigmoid, Sub, Tanh
 from cnnc.ops.fused import Fused
 from cnnc.ops.loss import (
     CorrectCount,
@@ -18,10 +20,12 @@ from cnnc.ops.loss import (
     SquaredError,
     SquaredErrorGrad,
 )
+from cnnc.ops.norm import BatchNorm, BatchStatistics, ScaleMaps
 from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
+from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Constant, Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
-from cnnc.ops.softmax import Softmax, SoftmaxGrad
+from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 
 _ALL: tuple[type[Op], ...] = (
@@ -29,10 +33,12 @@ _ALL: tuple[type[Op], ...] = (
     *(WinogradWeights, WinogradConv2d, WinogradWeightGrad),
     *(Dense, DenseInputGrad, DenseWeightGrad),
     *(MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad),
-    *(Relu, Tanh, Sigmoid, Add, Sub, Mul, Bias, Map),
+    *(Relu, Relu6, Tanh, Sigmoid, Add, Sub, Mul, Bias, Map),
     *(Flatten, Reshape, Relayout, Pad2d, Crop2d, Dilate2d, Constant),
     *(Concat, Slice),
-    *(Sum, Broadcast, Softmax, SoftmaxGrad, Fused),
+    *(BatchNorm, BatchStatistics, BatchMoments, MergeMoments, BatchNormSums, ScaleMaps),
+    *(Sum, Broadcast, Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, Fused),
+    *(PositionBias, Dropout, DropoutMask),
     *(SoftmaxCrossEntropy, SoftmaxCrossEntropyGrad, SquaredError, SquaredErrorGrad, CorrectCount),
 )
 

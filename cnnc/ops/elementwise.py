@@ -21,7 +21,7 @@ from cnnc.ir.op import Emitter, Op, Sample, Trait
 from cnnc.ir.types import Array, TensorType, f32
 from cnnc.ops.check import take_floats
 from cnnc.ops.reduce import Sum
-from cnnc.ops.scalar import ONE, ZERO, Expr, Var, derive, evaluate, simplify, substitute, variables
+from cnnc.ops.scalar import ONE, ZERO, Expr, Var, derive, evaluate, select_lt, simplify, substitute, variables
 from cnnc.ops.scalar_text import parse_expr, print_expr
 
 LETTERS = string.ascii_lowercase[:24]  # not y, which is the result in derivatives
@@ -105,6 +105,18 @@ class Relu(Elementwise):
 
     name: ClassVar[str] = "relu"
     formula: ClassVar[str] = "max(a, 0.0)"
+
+
+@dataclass(frozen=True)
+class Relu6(Elementwise):
+    """min(max(a, 0), 6), with slope 0 at both ends."""
+
+    name: ClassVar[str] = "relu6"
+    formula: ClassVar[str] = "min(max(a, 0.0), 6.0)"
+
+    def slope(self, letter: str) -> Expr:
+        """By the result alone, so that the operand need not be kept for the backward pass."""
+        return select_lt(0.0, Var("y"), select_lt(Var("y"), 6.0, 1.0, 0.0), 0.0)
 
 
 @dataclass(frozen=True)

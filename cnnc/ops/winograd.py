@@ -1,8 +1,8 @@
 """Convolution by Winograd's minimal filtering: its transformed weights, the convolution, the weight gradient.
 
 passes/choose_algorithms.py puts these in the place of 3x3, 1x3 and 3x1 convolutions of stride 1 and of their
-gradients, behind the derivative: they have none of their own. A result is cut into tiles of mh x mw; n = m + k - 1
-along each axis are the points at which data and filter are multiplied, P = nh * nw in all. An input gradient is the
+gradients, behind the derivative: they have none of their own. A result is cut into tiles of mh x mw; data and
+filter are multiplied at n = m + k - 1 points along each axis, P = nh * nw in all. An input gradient is the
 convolution of dy with flipped weights, padded by k - 1 - pad. The matrices: winograd_matrices.py.
 """
 
@@ -140,7 +140,7 @@ class _Winograd(_NoDerivative):
         return Window(self.kernel, (1, 1), self.pad)
 
     def tiling(self, height: int, width: int) -> Tiling:
-        """The tiles over the result of an input of this size. Raises ShapeError where there is no algorithm."""
+        """The tiles over the result of an input. Raises ShapeError where there is no algorithm."""
         return Tiling(self.tile, self.kernel, self.window.result_size(height, width))
 
 
@@ -191,8 +191,8 @@ class WinogradConv2d(_Winograd):
 class WinogradWeightGrad(_Winograd):
     """dy [N,K,H',W'], x [N,C,H,W] -> dw [K,C,Kh,Kw], the weight gradient of the convolution of stride 1.
 
-    dw = G^T [sum over all tiles of (B^T d B) * (A dy A^T)] G, for the data d and the gradients dy of each tile:
-    the transposition of the convolution's bilinear form.
+    dw = G^T [sum over all tiles of (B^T d B) * (A dy A^T)] G, for the data d and the gradients dy of each
+    tile: the transposition of the convolution's bilinear form.
     """
 
     name: ClassVar[str] = "winograd_weight_grad"
@@ -203,7 +203,9 @@ class WinogradWeightGrad(_Winograd):
         expect_rank("result gradient", dy, "N,K,H,W")
         expect_rank("input", x, "N,C,H,W")
         needed = TensorType(dy.dtype, (x.shape[0], dy.shape[1], *self.tiling(*x.shape[2:]).size))
-        expect_type("result gradient", dy, needed, f"the {self.kernel[0]}x{self.kernel[1]} convolution of {x}")
+        expect_type(
+            "result gradient", dy, needed, f"the {self.kernel[0]}x{self.kernel[1]} convolution of {x}"
+        )
         return (TensorType(dy.dtype, (dy.shape[1], x.shape[1], *self.kernel)),)
 
     def reference(self, *operands: Array) -> tuple[Array, ...]:

@@ -2,8 +2,8 @@
 
 m results of a 3-tap filter g over m + 2 data d are A^T [(G g) * (B^T d)]: the product by elements has m + 2
 multiplications where the direct method has 3m. From Lavin and Gray, "Fast Algorithms for Convolutional
-Neural Networks" (2016), with the points 0, 1, -1, 2, -2 and infinity. In two dimensions each matrix is applied
-along rows and along columns. winograd.py computes with them; the kernels write them out as sums.
+Neural Networks" (2016), with the points 0, 1, -1, 2, -2 and infinity. In two dimensions each matrix is
+applied along rows and along columns. winograd.py computes with them; the kernels write them out as sums.
 """
 
 from __future__ import annotations

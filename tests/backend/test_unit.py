@@ -62,7 +62,7 @@ def test_packing_there_and_back(target: Target) -> None:
     made = compiled(target)
     weights = source().initial_weights(3)
     concatenated = np.concatenate([weights[p.name].reshape(-1) for p in source().graph.params])
-    jit, plan = made.unit.load(ObjectCache(None)), made.main.plan
+    jit, plan = Jit(target, made.unit.objects(ObjectCache(None))), made.main.plan
     block, back = aligned_block(plan.param_bytes), np.zeros_like(concatenated)
     call(jit, f"{made.unit.name}_pack", concatenated, block, aligned_block(made.workspace_bytes))
     for name, array in unpack_params(plan, block, source().graph.params).items():
@@ -74,10 +74,10 @@ def test_packing_there_and_back(target: Target) -> None:
 
 def test_a_second_load_compiles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unit, cache = compiled(host()).unit, ObjectCache(tmp_path)
-    unit.load(cache)
+    unit.objects(cache)
     assert len(list(tmp_path.iterdir())) == len(unit.kernels) + 1
     monkeypatch.setattr(CodeGenerator, "object_code", lambda *_: pytest.fail("compiled again"))
-    assert unit.load(cache).address(f"{unit.name}_step")
+    assert len(unit.objects(cache)) == len(unit.kernels) + 1
 
 
 def test_targets_do_not_share_cached_objects(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_targets_do_not_share_cached_objects(tmp_path: Path) -> None:
         unit = compiled(TARGETS[name]).unit
         before = len(list(tmp_path.iterdir()))
         if TARGETS[name].triple == host().triple:
-            unit.load(cache)
+            unit.objects(cache)
             assert len(list(tmp_path.iterdir())) > before
 
 

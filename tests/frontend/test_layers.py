@@ -8,23 +8,23 @@ import pytest
 
 from cnnc import (
     CnncError,
-    FormatError,
     Network,
     ShapeError,
     Tensor,
-    activation,
     add,
     conv2d,
+    conv_transpose2d,
     dense,
+    dropout,
     flatten,
     max_pool,
     mean_pool,
+    position_bias,
     relu,
     sigmoid,
     softmax,
     tanh,
 )
-from cnnc.ops.elementwise import Map
 
 
 def image(*shape: int) -> Tensor:
@@ -43,6 +43,8 @@ def ops(x: Tensor) -> list[str]:
         ({"kernel": 5, "pad": "same"}, (1, 6, 32, 32)),
         ({"kernel": 4, "pad": "same"}, (1, 6, 32, 32)),
         ({"kernel": 3, "pad": "same", "stride": 2}, (1, 6, 16, 16)),
+        ({"kernel": (2, 5), "pad": "same", "stride": (3, 5)}, (1, 6, 11, 7)),
+        ({"kernel": 1, "pad": "same", "stride": 4}, (1, 6, 8, 8)),
         ({"kernel": 3, "pad": "same", "dilation": (1, 4)}, (1, 6, 32, 32)),
         ({"kernel": (1, 7), "pad": (0, 3)}, (1, 6, 32, 32)),
         ({"kernel": 3, "stride": (2, 3), "pad": (1, 2, 3, 4)}, (1, 6, 17, 12)),
@@ -64,6 +66,67 @@ def test_conv2d_records_weight_bias_and_activation() -> None:
     assert ops(conv2d(image(1, 5, 5), 6, 3, bias=False)) == ["conv2d"]
 
 
+@pytest.mark.parametrize(
+    ("size", "options", "pad"),
+    [
+        # n, k, s, d: TensorFlow's and ONNX's padding, what is odd goes behind
+        (32, {"kernel": 3, "stride": 2}, (0, 0, 1, 1)),
+        (33, {"kernel": 3, "stride": 2}, (1, 1, 1, 1)),
+        (32, {"kernel": 4}, (1, 1, 2, 2)),
+        (9, {"kernel": 2, "stride": 4}, (0, 0, 1, 1)),
+        (8, {"kernel": 2, "stride": 4}, (0, 0, 0, 0)),
+        (7, {"kernel": 3, "dilation": 2, "stride": 2}, (2, 2, 2, 2)),
+    ],
+)
+def test_same_padding(size: int, options: dict[str, int], pad: tuple[int, ...]) -> None:
+    y = conv2d(image(1, size, size), 1, pad="same", **options)
+    y.network.output(y)
+    assert y.network.graph().nodes[0].op.attributes["pad"] == pad
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"kernel": 2, "stride": 2}, (1, 6, 14, 18)),
+        ({"kernel": 3, "stride": 2, "pad": 1, "output_pad": 1}, (1, 6, 14, 18)),
+        ({"kernel": (3, 4), "stride": (2, 3), "pad": "same"}, (1, 6, 14, 27)),
+        ({"kernel": 5, "stride": 2, "pad": "same", "output_pad": 1}, (1, 6, 14, 18)),
+        ({"kernel": 3, "pad": (1, 0, 2, 1), "dilation": 2}, (1, 6, 8, 12)),
+        ({"kernel": 3, "groups": 2}, (1, 6, 9, 11)),
+    ],
+)
+def test_conv_transpose2d_shapes(options: dict[str, object], shape: tuple[int, ...]) -> None:
+    assert conv_transpose2d(image(4, 7, 9), 6, **options).shape == shape  # type: ignore[arg-type]
+
+
+def test_conv_transpose2d_records_weight_bias_and_activation() -> None:
+    y = conv_transpose2d(image(4, 5, 5), 6, 3, stride=2, groups=2, activation=relu, name="c")
+    assert ops(y) == ["conv2d_input_grad", "bias", "relu"]
+    assert {p.name: p.type.shape for p in y.network.graph().params} == {
+        "c.weight": (4, 3, 3, 3),
+        "c.bias": (6,),
+    }
+    unnamed = conv_transpose2d(image(4, 5, 5), 6, 3, bias=False)
+    assert ops(unnamed) == ["conv2d_input_grad"]
+    assert unnamed.network.graph().nodes[0].layer == "conv_transpose2d_1"
+
+
+def test_position_bias() -> None:
+    y = position_bias(image(2, 3, 5), name="b")
+    assert ops(y) == ["position_bias"] and y.shape == (1, 2, 3, 5)
+    assert [p.type.shape for p in y.network.graph().params] == [(2, 3, 5)]
+
+
+def test_dropout_has_a_seed_of_its_own() -> None:
+    def seeds(seed: int) -> list[object]:
+        net = Network("n", seed=seed)
+        net.output(dropout(dropout(net.input(4), 0.25), name="last"))
+        return [n.op.attributes["seed"] for n in net.graph().nodes]
+
+    found = [*seeds(0), *seeds(1)]
+    assert len(set(found)) == 4 and found[:2] == seeds(0)
+
+
 def test_other_layers() -> None:
     x = image(2, 8, 6)
     assert max_pool(x, 2).shape == (1, 2, 4, 3)
@@ -83,19 +146,12 @@ def test_automatic_names_count_and_step_aside() -> None:
     assert [n.layer for n in x.network.graph().nodes][::2] == ["dense_2", "dense_1", "dense_3"]
 
 
-def test_declared_activation_as_option_and_as_function() -> None:
-    swish = activation("swish", "a * sigmoid(a)")
-    doubled = activation("doubled", lambda v: v * 2.0)
-    y = doubled(dense(image(3), 2, activation=swish))
-    assert ops(y) == ["dense", "bias", "map", "map"]
-    nodes = y.network.graph().nodes
-    assert [n.op for n in nodes[2:]] == [Map("a * sigmoid(a)"), Map("a * 2.0")]
-    assert [n.layer for n in nodes[2:]] == ["dense_1", "doubled_1"]
+LAYERS = {f.__name__: f for f in (conv2d, conv_transpose2d, dense, dropout, max_pool, position_bias)}
 
 
 def message(call: str, **names: object) -> str:
     """The text of the error that `call` raises, its file:line checked and removed."""
-    scope = {"x": image(3, 8, 8), "conv2d": conv2d, "dense": dense, "max_pool": max_pool, **names}
+    scope = {"x": image(3, 8, 8), **LAYERS, **names}
     with pytest.raises(CnncError) as raised:
         exec(compile("\n\n" + call, "user_net.py", "exec"), scope)
     place, _, text = str(raised.value).partition(": ")
@@ -108,7 +164,10 @@ def message(call: str, **names: object) -> str:
     [
         ("dense(x, 10)", "input has shape [1,3,8,8]; flatten it first"),
         ("conv2d(x, 6, 5, strid=2)", "unknown option 'strid'; did you mean 'stride'?"),
-        ("max_pool(x, 2, border=3)", "unknown option 'border'; the options are x, kernel, stride, pad, name"),
+        (
+            "max_pool(x, 2, border=3)",
+            "unknown option 'border'; the options are x, kernel, stride, pad, ceil, name",
+        ),
         ("conv2d(x, 6)", "missing a required argument: 'kernel'"),
         ("conv2d(x, 6, 5, kernel=3)", "multiple values for argument 'kernel'"),
         ("conv2d(x, -6, 5)", "maps must be at least 1, not -6"),
@@ -125,6 +184,20 @@ def message(call: str, **names: object) -> str:
         (
             "max_pool(x, 2, name='-')",
             "a name is made of letters, digits, '_' and single dots between; '-' is not",
+        ),
+        ("dropout(x, 1.0)", "rate must be at least 0 and below 1, not 1.0"),
+        ("position_bias(x, init=0)", "init must be an initializer such as zeros or glorot, not 0"),
+        (
+            "conv_transpose2d(x, 6, 2, stride=2, output_pad=2)",
+            "output_pad (2, 2) must be smaller than the stride (2, 2)",
+        ),
+        (
+            "conv_transpose2d(x, 6, 1, stride=2, pad='same')",
+            "pad 'same' needs a kernel (1, 1) at least as large as the stride (2, 2)",
+        ),
+        (
+            "conv_transpose2d(x, 6, 3, pad=5)",
+            "the padding (5, 5, 5, 5) leaves nothing of the result: 0x0",
         ),
         ("conv2d(7, 6, 3)", "the input must be a tensor (what a layer or net.input returns), not 7"),
     ],
@@ -159,15 +232,6 @@ def test_a_failed_call_leaves_the_network_as_it_was() -> None:
         with pytest.raises(CnncError):
             conv2d(x, 6, name="c", **bad)  # type: ignore[arg-type]
     assert ops(conv2d(x, 6, 3, name="c")) == ["conv2d", "bias"]
-
-
-def test_mistakes_in_activations() -> None:
-    with pytest.raises(FormatError, match=r"test_layers\.py:\d+: activation: "):
-        activation("broken", "a *")
-    with pytest.raises(CnncError, match="has 2 variables; an activation has one"):
-        activation("two", "a * b")
-    with pytest.raises(CnncError, match="relu: unknown option 'nam'; did you mean 'name'"):
-        relu(image(3), nam="r")  # type: ignore[call-arg]
 
 
 def test_mistakes_inside_a_block_are_placed_inside_it() -> None:

@@ -17,6 +17,7 @@ from cnnc.ops.elementwise import (
     Map,
     Mul,
     Relu,
+    Relu6,
     Sigmoid,
     Sub,
     Tanh,
@@ -45,7 +46,12 @@ def emitted(graph: Graph) -> list[tuple[Op, tuple[str, ...]]]:
 
 @pytest.mark.parametrize(
     ("op", "formula"),
-    [(Relu(), "select(0.0 < b, a, 0.0)"), (Tanh(), "a * (1.0 - b * b)"), (Sigmoid(), "a * (b * (1.0 - b))")],
+    [
+        (Relu(), "select(0.0 < b, a, 0.0)"),
+        (Relu6(), "a * select(0.0 < b, select(b < 6.0, 1.0, 0.0), 0.0)"),
+        (Tanh(), "a * (1.0 - b * b)"),
+        (Sigmoid(), "a * (b * (1.0 - b))"),
+    ],
 )
 def test_activations_are_differentiated_through_their_result(op: Elementwise, formula: str) -> None:
     graph, _ = gradients(op, f32(2, 3))

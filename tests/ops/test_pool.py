@@ -57,6 +57,31 @@ def test_all_four_ops_against_plain_loops(sample: Sample) -> None:
     np.testing.assert_allclose(mean_grad.reference(dy)[0], dx_mean, atol=1e-12)
 
 
+@pytest.mark.parametrize("sample", list(MeanPool2d.samples()), ids=str)
+def test_means_over_counted_elements_against_plain_loops(sample: Sample) -> None:
+    """PyTorch's avg_pool2d cuts a window at the counted padding, and divides by what is left of it."""
+    op = sample.op
+    assert isinstance(op, MeanPool2d)
+    (x,) = random_operands(sample, np.random.default_rng(3), np.float64)
+    found = op.reference(x)[0]
+    counted = [pad - outside for pad, outside in zip(op.pad, op.uncounted, strict=True)]
+    for i, j in np.ndindex(*found.shape[2:]):
+        sides = []
+        for axis, number in enumerate((i, j)):
+            start = number * op.stride[axis] - op.pad[axis]
+            end = start + op.kernel[axis]
+            size = x.shape[2 + axis]
+            sides.append((min(end, size + counted[axis + 2]) - max(start, -counted[axis]), start, end))
+        (height, top, bottom), (width, left, right) = sides
+        window = x[:, :, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+        np.testing.assert_allclose(found[:, :, i, j], window.sum(axis=(2, 3)) / (height * width))
+
+
+def test_what_is_not_counted_is_padding() -> None:
+    with pytest.raises(ShapeError, match=r"uncounted \(2,0,0,0\) is part of the padding, .* \(1,1,1,1\)"):
+        MeanPool2d((2, 2), (2, 2), (1, 1, 1, 1), (2, 0, 0, 0)).infer(f32(1, 1, 4, 4))
+
+
 def test_worked_example() -> None:
     x = maps("1124 5678 3210 1234")
     np.testing.assert_array_equal(MaxPool2d((2, 2), (2, 2)).reference(x)[0], maps("68 34"))

@@ -7,7 +7,7 @@ import pytest
 
 from cnnc.errors import ShapeError
 from cnnc.ir.types import f32
-from cnnc.ops.softmax import Softmax, SoftmaxGrad
+from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
 
 
 def test_probabilities_of_a_small_row() -> None:
@@ -29,6 +29,20 @@ def test_gradient_is_the_jacobian() -> None:
     p, dy = np.array([0.2, 0.3, 0.5]), np.array([1.0, -2.0, 0.5])
     jacobian = np.diag(p) - np.outer(p, p)
     np.testing.assert_allclose(SoftmaxGrad().reference(dy[None], p[None])[0], (jacobian @ dy)[None])
+
+
+def test_logarithm_of_softmax() -> None:
+    x = np.random.default_rng(1).standard_normal((2, 5, 3, 4))
+    np.testing.assert_allclose(LogSoftmax().reference(x)[0], np.log(Softmax().reference(x)[0]))
+    (y,) = LogSoftmax().reference(np.array([[1000.0, 0.0]], np.float32))
+    np.testing.assert_array_equal(y, [[0.0, -1000.0]])
+
+
+def test_gradient_of_the_logarithm_is_its_jacobian() -> None:
+    p, dy = np.array([0.2, 0.3, 0.5]), np.array([1.0, -2.0, 0.5])
+    jacobian = np.eye(3) - np.outer(np.ones(3), p)
+    found = LogSoftmaxGrad().reference(dy[None], np.log(p)[None])[0]
+    np.testing.assert_allclose(found, (jacobian.T @ dy)[None])
 
 
 def test_errors() -> None:

@@ -34,6 +34,9 @@ def broken(body: str) -> str:
     ("body", "message"),
     [
         ("a = add x4 b, 1.0", "kernel k: a = add x4 b, 1.0: there is no value b here"),
+        ("a = uniform x4 4294967296, 1.0, (0)", "the seed 4294967296 is no number of 32 bits"),
+        ("a = copy x4 1.0 b = uniform x4 1, a, (0)", "an operand has 4 lanes where 1 are needed"),
+        ("a = uniform x4 1, 1.0, (i)", "there is no loop variable i here"),
         ("a = copy x4 1.0 a = copy x4 a", "kernel k: a = copy x4 a: the name a is already used"),
         ("for i in 0..2 { a = copy x1 1.0 } b = copy x1 a", "b = copy x1 a: there is no value a here"),
         ("for i in 0..2 { reg t: f32x1[] = 0.0 } b = copy x1 t[]", "there is no tile t here"),
@@ -91,6 +94,7 @@ def test_broken_rules(body: str, message: str) -> None:
         ("read x: f64[8]", "buffer x: dtype f64, not f32 or i32"),
         ("read x: f32[8,0]", "buffer x: shape (8, 0)"),
         ("scratch x: i32[8]", "buffer x: scratch memory is f32, not i32"),
+        ("scratch x: f32[2,8] pitch 9", "buffer x: pitch 9"),
     ],
 )
 def test_broken_buffers(buffers: str, message: str) -> None:

@@ -19,7 +19,9 @@ from cnnc.errors import VerifyError
 from tests.kernel_enumeration import races
 from tests.kernel_strategies import arrays, kernels
 
-BUFFERS = "read x: f32[64], readwrite s: f32[8,64], readwrite total: f32[], write y: f32[64], scratch t: f32[8]"
+BUFFERS = (
+    "read x: f32[64], readwrite s: f32[8,64], readwrite total: f32[], write y: f32[64], scratch t: f32[8]"
+)
 
 
 def kernel_of(body: str) -> Kernel:

@@ -44,6 +44,11 @@ def run(body: str, size: int = 8) -> Array:
             "a = load x4 x[0, 0] b = reduce max x4 a c = broadcast x2 b store x2 y[0], c",
             [4, 4, -1, -1, -1, -1, -1, -1, 5],
         ),
+        (
+            # the upper 24 bits of Philox's known answer for a key and counters of zeros
+            "a = uniform x1 0, 0.0, (0) b = mul x1 a, 16777216.0 store x1 y[0], b",
+            [0xFF1DAE, -1, -1, -1, -1, -1, -1, -1, 5],
+        ),
         ("for i in 1..8 step 3 { store x1 y[i], 7.0 }", [-1, 7, -1, -1, 7, -1, -1, 7, 5]),
         ("for i in 3..3 { store x1 y[i], 7.0 }", [-1] * 8 + [5]),
         (

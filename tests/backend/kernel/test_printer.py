@@ -9,7 +9,7 @@ from cnnc.backend.kernel.ir import Access, Affine
 from cnnc.backend.kernel.printer import headline, print_affine, print_kernel
 
 EVERYTHING = """\
-kernel everything(read x: f32[58,64], read labels: i32[16], readwrite total: f32[], write y: f32[56,64], scratch s: f32[4,8]) {
+kernel k(read x: f32[58,64], read n: i32[16], readwrite t: f32[], write y: f32[56,64], scratch s: f32[4,8]) {
   parallel for oy in 0..56 {
     reg acc: f32x8[2,1] = -inf
     for r in max(0, -oy + 1)..min(3, -oy + 57) {
@@ -26,17 +26,18 @@ kernel everything(read x: f32[58,64], read labels: i32[16], readwrite total: f32
       store x8 y[oy, c + 8], acc[1,0] count 3
       store x8 s[1, 0], v6
     }
-    v7 = load x1 total[]
-    v8 = load x8 labels[oy - 3]
+    v7 = load x1 t[]
+    v8 = load x8 n[oy - 3]
+    v9 = uniform x8 4294967295, v7, (8*oy)
   }
 }
 """
 
 
 def everything() -> KernelBuilder:
-    k = KernelBuilder("everything")
-    x, labels = k.buffer("x", (58, 64), Access.READ), k.buffer("labels", (16,), Access.READ, "i32")
-    total, y = k.buffer("total", (), Access.READWRITE), k.buffer("y", (56, 64), Access.WRITE)
+    k = KernelBuilder("k")
+    x, labels = k.buffer("x", (58, 64), Access.READ), k.buffer("n", (16,), Access.READ, "i32")
+    total, y = k.buffer("t", (), Access.READWRITE), k.buffer("y", (56, 64), Access.WRITE)
     scratch = k.scratch("s", (4, 8))
     with k.loop("oy", 0, 56, parallel=True) as oy:
         acc = k.register("acc", 8, (2, 1), float("-inf"))
@@ -50,8 +51,9 @@ def everything() -> KernelBuilder:
             y.store((oy, c), chosen)
             y.store((oy, c + 8), acc[1, 0], 3)
             scratch.store((1, 0), chosen)
-        total.load((), 1)
+        step = total.load((), 1)
         labels.load((oy - 3,), 8)
+        k.uniform(2**32 - 1, step, 8 * oy, 8)
     return k
 
 

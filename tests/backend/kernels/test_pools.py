@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cnnc.backend.emit import parallel_nest
 from cnnc.backend.kernel.ir import Access
 from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.target import TARGETS
@@ -47,6 +48,39 @@ def test_any_window(
     ):
         sample = Sample(op, operands)
         check_site(site_of(sample, AVX2), sample, reversed)
+
+
+@given(kernel=PAIR, stride=PAIR, sides=st.tuples(*[PADS] * 2), size=PAIR)
+@settings(max_examples=40, deadline=None)
+def test_any_padding_that_does_not_count(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    sides: tuple[tuple[int, int, int, int], tuple[int, int, int, int]],
+    size: tuple[int, int],
+) -> None:
+    top, left, bottom, right = map(min, zip(*sides, strict=True))
+    uncounted = (top, left, bottom, right)
+    x, pool = f32(1, 9, *size), MeanPool2d(kernel, stride, sides[0], uncounted)
+    try:
+        (y,) = pool.infer(x)
+    except ShapeError:
+        assume(False)
+    for op, operand in ((pool, x), (MeanPool2dGrad(kernel, stride, pool.pad, uncounted, size=size), y)):
+        sample = Sample(op, (operand,))
+        check_site(site_of(sample, AVX2), sample, reversed)
+
+
+@pytest.mark.parametrize("channels", [7, 64, 72])
+@pytest.mark.parametrize("target", ["x86-64", "avx2", "avx512"])
+def test_means_of_whole_maps(channels: int, target: str) -> None:
+    for op, x in (
+        (MeanPool2d((9, 5), (9, 5)), f32(2, channels, 9, 5)),
+        (MaxPool2d((9, 5), (9, 5)), f32(2, channels, 9, 5)),
+        (MeanPool2dGrad((9, 5), (9, 5), size=(9, 5)), f32(2, channels, 1, 1)),
+    ):
+        sample = Sample(op, (x,))
+        kernel = check_site(site_of(sample, TARGETS[target]), sample, reversed)
+        assert len(parallel_nest(kernel)[0]) >= 2
 
 
 @pytest.mark.parametrize(

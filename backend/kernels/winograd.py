@@ -1,0 +1,223 @@
+"""Convolution by Winograd's minimal filtering, transforms, products and epilogue in one kernel.
+
+y = A^T [sum over channels of (B^T d B) * u] A. Each iteration of the parallel nest computes a part of the
+maps for a block of tiles: it transforms the data of the block into scratch memory, V [P,T,C]; then for a
+panel of maps at a time it forms at every point the product [T,C] [C,maps], M [P,T,maps], by register tiles,
+and transforms M into results, to which the epilogue is applied in registers. winograd_blocks.py decides on
+sizes. Blocks need not divide the map: tiles behind the last are multiplied, whatever they hold, but neither
+made nor read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import groupby, product
+
+from cnnc.backend.kernel.builder import KernelBuilder, Vec
+from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Affine, Kernel, affine
+from cnnc.backend.kernels.region import Epilogue, Point, Region, point
+from cnnc.backend.kernels.site import Arguments, Site, Tensor, declare
+from cnnc.backend.kernels.tiles import pixels_for, split
+from cnnc.backend.kernels.winograd_blocks import Blocks, Work, choose_blocks
+from cnnc.backend.kernels.winograd_tiles import Axis, Run, loop_over, runs
+from cnnc.backend.kernels.winograd_transforms import transform_tile
+from cnnc.errors import UnsupportedError
+from cnnc.ops.winograd import WinogradConv2d
+
+LINE = SCRATCH_ALIGNMENT // 4
+"""Elements of a cache line. So much is left between the points: else they would meet in the same sets."""
+
+UNROLL = 4
+"""Channels of one iteration of the innermost loop."""
+
+_Block = tuple[Affine, Affine, Affine]
+"""The number of a block along images, tile rows and tile columns."""
+
+
+def winograd_conv2d(site: Site) -> Kernel:
+    """y [N,H',W',K] of x [N,H,W,C] and u [P,K/B,C,B]; for B = 1 u has no last axis."""
+    region = Region(site)
+    assert isinstance(region.anchor, WinogradConv2d)
+    if any(m % size for m, size in zip(region.anchor.tile, region.window, strict=True)):
+        raise UnsupportedError(f"windows of {region.window} do not divide tiles of {region.anchor.tile}")
+    return _Winograd(site, region, region.anchor).build()
+
+
+class _Winograd:
+    """Writes one convolution."""
+
+    def __init__(self, site: Site, region: Region, op: WinogradConv2d) -> None:
+        self.op, self.region, self.target = op, region, site.target
+        self.k = KernelBuilder(region.body.name if region.epilogue else op.name)
+        x, u = region.anchor_tensor(0), region.anchor_tensor(1)
+        self.tiling, self.source_tensor = op.tiling(*x.shape[2:]), x
+        packed = u.layout.block
+
+        def view(tensor: Tensor) -> tuple[int, ...]:
+            return (*tensor.physical, 1) if tensor is u and packed == 1 else tensor.physical
+
+        self.arguments: Arguments = declare(self.k, site, view)
+        self.source = self.arguments.operands[region.operand(0)]
+        self.weights = self.arguments.operands[region.operand(1)]
+        self.channels, self.maps = x.shape[1], u.shape[2]
+        self.channel_lanes, self.map_lanes = site.lanes(self.channels), min(site.target.lanes, packed)
+        self.packed, self.width = packed, packed // self.map_lanes
+        counts = (x.shape[0], *self.tiling.counts)
+        work = Work(
+            self.tiling.points, counts, self.channels, self.channel_lanes,
+            -(-self.maps // packed), self.width, self.map_lanes,
+        )  # fmt: skip
+        self.blocks: Blocks = choose_blocks(site.target, work)
+        self.tiles, self.panel = self.blocks.blocking.tiles, self.blocks.panel * packed
+        self.data = self.k.scratch("data", (work.points, self.tiles * self.channels + LINE))
+        self.products = self.k.scratch("products", (work.points, self.tiles * self.panel + LINE))
+
+    def build(self) -> Kernel:
+        """The parallel nest: parts of the maps outermost, so that a thread keeps to few of them."""
+        with ExitStack() as nest:
+
+            def parallel(name: str, extent: int) -> Affine:
+                if extent == 1:
+                    return affine(0)
+                return nest.enter_context(self.k.loop(name, 0, extent, parallel=True))
+
+            part = parallel("part", self.blocks.parts)
+            images, rows, columns = self.blocks.blocking.blocks
+            block = (parallel("images", images), parallel("rows", rows), parallel("columns", columns))
+            self._transform_data(block)
+            with self.k.once_or_loop("panel", self.blocks.panels) as panel:
+                first = (part * self.blocks.panels + panel) * self.blocks.panel
+                self._multiply(first)
+                self._transform_products(block, first)
+        return self.k.build()
+
+    def _axes(
+        self, origin: tuple[int, int], extents: tuple[int, int], size: tuple[int, int]
+    ) -> tuple[Axis, Axis]:
+        """The tiles' rows and columns, each tile reading or writing `extents` elements of a map of `size`."""
+        (th, tw), (mh, mw) = self.tiling.counts, self.op.tile
+        return Axis(th, mh, origin[0], extents[0], size[0]), Axis(tw, mw, origin[1], extents[1], size[1])
+
+    @contextmanager
+    def _each_tile(self, block: _Block, rows: Run, columns: Run) -> Iterator[_Block]:
+        """Loops over the tiles of a block that are in a run along each axis."""
+        counts, sizes = self.blocks.blocking.counts, self.blocks.blocking.sizes
+        with (
+            loop_over(self.k, "n", Run(0, counts[0], (0,)), block[0], sizes[0]) as n,
+            loop_over(self.k, "y", rows, block[1], sizes[1]) as y,
+            loop_over(self.k, "x", columns, block[2], sizes[2]) as x,
+        ):
+            yield n, y, x
+
+    def _transform_data(self, block: _Block) -> None:
+        """V = B^T d B for the tiles of a block and all channels."""
+        rows, columns = self.tiling.axes
+        (top, left), (height, width) = self.op.pad[:2], self.source_tensor.shape[2:]
+        axes = self._axes((top, left), (rows.points, columns.points), (height, width))
+        vectors, rest = divmod(self.channels, self.channel_lanes)
+        for reach in product(*(runs(axis, axis.tiles) for axis in axes)):
+            with self._each_tile(block, *reach) as place:
+                with self.k.loop("vector", 0, vectors) as vector:
+                    self._data_vector(block, place, reach, vector, self.channel_lanes)
+                if rest:
+                    self._data_vector(block, place, reach, affine(vectors), rest)
+
+    def _data_vector(
+        self, block: _Block, place: _Block, reach: tuple[Run, ...], vector: Affine, count: int
+    ) -> None:
+        """A vector of channels of one tile; what lies outside the map is zero."""
+        rows, columns = self.tiling.axes
+        (n, y, x), (mh, mw), (top, left) = place, self.op.tile, self.op.pad[:2]
+        channel = vector * self.channel_lanes
+        position = self.blocks.blocking.position(place, block) * self.channels + channel
+
+        def load(i: int, j: int) -> Vec | None:
+            if i not in reach[0].inside or j not in reach[1].inside:
+                return None
+            at = self.source_tensor.place((n, channel, y * mh + (i - top), x * mw + (j - left)))
+            return self.source.load(at, self.channel_lanes, count)
+
+        def store(i: int, j: int, value: Vec) -> None:
+            self.data.store((i * columns.points + j, position), value, count)
+
+        transform_tile(self.k, rows.data, columns.data, self.channel_lanes, load, store)
+
+    def _multiply(self, first: Affine) -> None:
+        """M = V u at every point, for the panel of maps that begins with block `first`."""
+        vectors = -(-self.maps // self.map_lanes)
+        whole, rest = divmod(vectors, self.width)
+        last = first + self.blocks.panel
+        with self.k.loop("p", 0, self.tiling.points) as p:
+            if whole:
+                with self.k.loop("block", first, (last, whole) if rest else last) as block:
+                    self._multiply_block(p, first, block, self.width)
+            if rest:
+                with self.k.loop("block", (first, whole), (last, whole + 1)) as block:
+                    self._multiply_block(p, first, block, rest)
+
+    def _multiply_block(self, p: Affine, first: Affine, block: Affine, vectors: int) -> None:
+        """All tiles by the first `vectors` vectors of a block of maps, by register tiles."""
+        start = 0
+        sizes = split(self.tiles, pixels_for(self.target, self.tiles, vectors))
+        for size, group in groupby(sizes):
+            count = len(list(group))
+            with self.k.once_or_loop("tile", count) as tile:
+                self._register_tile((p, tile * size + start, block), first, (size, vectors))
+            start += count * size
+
+    def _register_tile(self, at: tuple[Affine, Affine, Affine], first: Affine, size: tuple[int, int]) -> None:
+        """The product for some tiles by some vectors of maps: `at` is the point, the tile and the block."""
+        k, lanes, (tiles, vectors), (p, tile, block) = self.k, self.map_lanes, size, at
+        acc = k.register("acc", lanes, size)
+
+        def step(channel: Affine) -> None:
+            weights = [self.weights.load((p, block, channel, v * lanes), lanes) for v in range(vectors)]
+            for t in range(tiles):
+                value = self.data.splat((p, (tile + t) * self.channels + channel), lanes)
+                for v, weight in enumerate(weights):
+                    acc[t, v] = k.fma(value, weight, acc[t, v])
+
+        k.unrolled("c", self.channels, UNROLL, step)
+        for t, v in product(range(tiles), range(vectors)):
+            position = (tile + t) * self.panel + (block - first) * self.packed + v * lanes
+            self.products.store((p, position), acc[t, v])
+
+    def _transform_products(self, block: _Block, first: Affine) -> None:
+        """y = A^T M A for the tiles of a block and a panel of maps, and the epilogue of each."""
+        size, start = self.tiling.size, first * self.width
+        stop = start + self.blocks.panel * self.width
+        vectors, rest = divmod(self.maps, self.map_lanes)
+        is_cut = vectors < -(-self.maps // self.packed) * self.width
+        for reach in product(*(runs(axis, axis.tiles) for axis in self._axes((0, 0), self.op.tile, size))):
+            with self._each_tile(block, *reach) as place:
+                if vectors:
+                    with self.k.loop("vector", start, (stop, vectors) if is_cut else stop) as vector:
+                        self._result_vector(block, place, reach, (start, vector), self.map_lanes)
+                if rest:
+                    with self.k.loop("vector", (start, vectors), (stop, vectors + 1)) as vector:
+                        self._result_vector(block, place, reach, (start, vector), rest)
+
+    def _result_vector(
+        self, block: _Block, place: _Block, reach: tuple[Run, ...], at: tuple[Affine, Affine], count: int
+    ) -> None:
+        """A vector of maps of one tile, finished as soon as whole rows of windows are there."""
+        rows, columns = self.tiling.axes
+        (n, y, x), (mh, mw), (start, vector) = place, self.op.tile, at
+        position = (
+            self.blocks.blocking.position(place, block) * self.panel + (vector - start) * self.map_lanes
+        )
+        epilogue, height = Epilogue(self.k, self.region, self.arguments), self.region.window[0]
+        values: dict[Point, Vec] = {}
+
+        def load(i: int, j: int) -> Vec:
+            return self.products.load((i * columns.points + j, position), self.map_lanes)
+
+        def store(i: int, j: int, value: Vec) -> None:
+            if i in reach[0].inside and j in reach[1].inside:
+                values[point(n, vector * self.map_lanes, y * mh + i, x * mw + j)] = value
+            if values and (i + 1) % height == 0 and j + 1 == mw:
+                epilogue.finish(values, count)
+                values.clear()
+
+        transform_tile(self.k, rows.result, columns.result, self.map_lanes, load, store)

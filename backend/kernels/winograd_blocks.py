@@ -1,0 +1,133 @@
+"""How the work of a Winograd convolution is divided: blocks of tiles, parts and panels of the maps.
+
+A block of tiles by a part of the maps is an iteration of the parallel nest. It transforms its data once,
+then computes a panel of the part at a time. Larger blocks read the weights less often and fill register tiles
+better; smaller ones stay in the second-level cache and occupy more threads. Parts transform the data again,
+for the sake of threads. The model below counts cycles and takes the cheapest division.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cnnc.backend.kernels.tiles import pixels_for, row_cycles
+from cnnc.backend.kernels.winograd_tiles import Blocking, blockings
+from cnnc.backend.target import Target
+
+MOST_TILES = 128
+"""Tiles of a block at most: far more than it takes to pay for reading the weights."""
+
+THREADS = (2, 4)
+"""Numbers of threads that a division should suit."""
+
+DATA_CYCLES = 2.5
+"""Cycles per point of transforming a vector of data: loads, sums and stores."""
+
+RESULT_CYCLES = 1.5
+"""The same for results, which are fewer."""
+
+CACHE_BYTES_PER_CYCLE = 64.0
+"""What comes from behind the second-level cache, but not from memory, while products are computed: it is
+mostly there before it is needed."""
+
+MEMORY_SHARE = 8
+"""Weights of so many second-level caches come from memory again when the next block reads them."""
+
+START_CYCLES = 20.0
+"""Of a register tile apart from its products: filling the pipelines, storing the sums."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A convolution: tiles counted along images, rows and columns, each of `points` points; `map_blocks`
+    blocks of `width` vectors of `map_lanes` maps, and channels, transformed `channel_lanes` at a time."""
+
+    points: int
+    counts: tuple[int, int, int]
+    channels: int
+    channel_lanes: int
+    map_blocks: int
+    width: int
+    map_lanes: int
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A division: the blocks of tiles; `parts` of the maps, each `panels` times `panel` blocks of maps."""
+
+    work: Work
+    blocking: Blocking
+    parts: int
+    panels: int
+    panel: int
+
+    @property
+    def iterations(self) -> int:
+        """Of the parallel nest."""
+        return self.parts * math.prod(self.blocking.blocks)
+
+    @property
+    def data_bytes(self) -> int:
+        """Transformed data of a block of tiles."""
+        return 4 * self.work.points * self.blocking.tiles * self.work.channels
+
+    @property
+    def product_bytes(self) -> int:
+        """Products of a block of tiles and a panel of maps."""
+        maps = self.panel * self.work.width * self.work.map_lanes
+        return 4 * self.work.points * self.blocking.tiles * maps
+
+    @property
+    def weight_bytes(self) -> int:
+        """Weights that an iteration reads."""
+        work = self.work
+        maps = self.panels * self.panel * work.width * work.map_lanes
+        return 4 * work.points * work.channels * maps
+
+    def cycles(self, target: Target) -> float:
+        """Of all iterations together, and of threads that wait for the last, averaged over `THREADS`."""
+        shares = [-(-self.iterations // threads) * threads / self.iterations for threads in THREADS]
+        return self.iterations * self._iteration_cycles(target) * sum(shares) / len(shares)
+
+    def _iteration_cycles(self, target: Target) -> float:
+        """Of one iteration: both transforms, the products, and waiting for memory."""
+        work, tiles = self.work, self.blocking.tiles
+        maps, data = self.panels * self.panel * work.width, -(-work.channels // work.channel_lanes)
+        transforms = tiles * work.points * (data * DATA_CYCLES + maps * RESULT_CYCLES)
+        register_tiles = -(-tiles // pixels_for(target, tiles, work.width))
+        step = work.channels * row_cycles(target, tiles, work.width) + register_tiles * START_CYCLES
+        products = work.points * self.panels * self.panel * step
+        return transforms + products + self._waiting_cycles(target)
+
+    def _waiting_cycles(self, target: Target) -> float:
+        """Of reading what the second-level cache does not hold until it is needed."""
+        scratch = self.data_bytes + self.product_bytes
+        if scratch + self.weight_bytes <= target.l2_bytes:
+            return 0.0
+        waiting = self.weight_bytes / CACHE_BYTES_PER_CYCLE
+        if self.weight_bytes > MEMORY_SHARE * target.l2_bytes:
+            again = 1 - 1 / math.prod(self.blocking.blocks)
+            waiting += again * self.weight_bytes / target.memory_bytes_per_cycle
+        if scratch > target.l2_bytes:
+            moved = self.data_bytes * (1 + self.panels) + 2 * self.product_bytes * self.panels
+            waiting += moved / CACHE_BYTES_PER_CYCLE
+        return waiting
+
+
+def choose_blocks(target: Target, work: Work) -> Blocks:
+    """The cheapest division."""
+    return min(divisions(work), key=lambda blocks: (blocks.cycles(target), blocks.data_bytes))
+
+
+def divisions(work: Work) -> Iterator[Blocks]:
+    """Every division; parts and panels divide the blocks of maps."""
+    for blocking in blockings(work.counts, MOST_TILES):
+        for parts in _divisors(work.map_blocks):
+            for panels in _divisors(work.map_blocks // parts):
+                yield Blocks(work, blocking, parts, panels, work.map_blocks // parts // panels)
+
+
+def _divisors(extent: int) -> tuple[int, ...]:
+    return tuple(d for d in range(1, extent + 1) if extent % d == 0)

@@ -1,0 +1,146 @@
+"""The two sides of a Winograd weight gradient, data and gradients: from memory to scratch, transformed.
+
+A block of tiles is first fetched, then transformed. Tiles visit several rows at a time, a few elements of
+each, an order that prefetchers do not follow; fetching reads the same rows in the order of memory, an element
+of every cache line, so that the tiles find them in the second-level cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle
+
+from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
+from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Affine, affine
+from cnnc.backend.kernels.winograd_tiles import Axis, Blocking, Run, loop_over, runs
+from cnnc.backend.kernels.winograd_transforms import transform_tile
+from cnnc.ops.winograd_matrices import Matrix
+
+LINE = SCRATCH_ALIGNMENT // 4
+"""Elements of a cache line."""
+
+FETCH_WAYS = 4
+"""Registers that take turns while a block is fetched."""
+
+Place = tuple[Affine, Affine, Affine]
+"""Numbers along images, tile rows and tile columns: of a tile, or of a block of tiles."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Maps [N,H,W,C] and the transform of their tiles, `matrices` along rows and columns.
+
+    The channels are cut into `parts` parts of `vectors` vectors, of which an iteration of the parallel nest
+    takes number `part`. At each point it keeps `width` elements of every tile of a block in `scratch`.
+    """
+
+    source: BufferHandle
+    lanes: int
+    vectors: int
+    parts: int
+    part: Affine
+    axes: tuple[Axis, Axis]
+    matrices: tuple[Matrix, Matrix]
+    scratch: BufferHandle
+
+    @property
+    def width(self) -> int:
+        return self.vectors * self.lanes
+
+    @property
+    def channels(self) -> int:
+        return self.source.buffer.shape[3]
+
+    @property
+    def first(self) -> Affine:
+        """The first channel of the part."""
+        return self.part * self.width
+
+    @property
+    def runs(self) -> tuple[tuple[int, Run], ...]:
+        """The vectors of all parts as runs, with the lanes that hold something: all, some, or none."""
+        full, rest = divmod(self.channels, self.lanes)
+        held = full + (rest > 0)
+        ends = ((self.lanes, 0, full), (rest, full, held), (0, held, self.parts * self.vectors))
+        return tuple((count, Run(first, end - first, ())) for count, first, end in ends if end > first)
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """Writes how blocks of tiles are fetched and transformed."""
+
+    k: KernelBuilder
+    blocking: Blocking
+    fetched: BufferHandle
+    """Scratch memory [FETCH_WAYS] for what nobody reads: what is fetched must be used."""
+
+    def fetch(self, side: Side, block: Place) -> None:
+        """Read the rows of a block but for those that it shares with the block before."""
+        k = self.k
+        n, y, x = (self._extent(side, axis, number) for axis, number in enumerate(block))
+        ways = k.register("fetched", 1, (FETCH_WAYS,))
+        in_every_part = min(side.width, side.channels - (side.parts - 1) * side.width)
+        with k.loop("n", *n) as image, k.loop("y", *y) as row, k.loop("x", *x) as column:
+            for way, start in zip(cycle(range(FETCH_WAYS)), range(0, in_every_part, LINE), strict=False):
+                element = side.source.load((image, row, column, side.first + start), 1)
+                ways[way,] = k.max(ways[way,], element)
+        for way in range(FETCH_WAYS):
+            self.fetched.store((way,), ways[way,])
+
+    def _extent(self, side: Side, axis: int, number: Affine) -> tuple[tuple[Affine, ...], tuple[Affine, ...]]:
+        """Starts and stops of what a block reads along images, rows or columns."""
+        size = self.blocking.sizes[axis]
+        if axis == 0:
+            return (number * size,), (affine(self.blocking.counts[0]), number * size + size)
+        tiles = side.axes[axis - 1]
+        first = number * (size * tiles.step) + (tiles.extent - tiles.step - tiles.origin)
+        return (affine(0), first), (affine(tiles.size), first + size * tiles.step)
+
+    def transform(self, side: Side, block: Place) -> None:
+        """Transform the tiles of a block, run by run; tiles behind the last are zero."""
+        for reach in self._reaches(side):
+            self._run(side, block, reach)
+
+    def _reaches(self, side: Side) -> Iterator[tuple[Run, Run, Run]]:
+        """Runs along images, rows and columns: what lies outside along one axis is not cut along the next."""
+        images, rows, columns = self.blocking.covered
+        count = self.blocking.counts[0]
+        for image in runs(Axis(count, 1, 0, 1, count), images):
+            for row in runs(side.axes[0], rows) if image.inside else (Run(0, rows, ()),):
+                for column in runs(side.axes[1], columns) if row.inside else (Run(0, columns, ()),):
+                    yield image, row, column
+
+    def _run(self, side: Side, block: Place, reach: tuple[Run, Run, Run]) -> None:
+        """Transform the tiles of a block that are in one run along each axis."""
+        k, sizes = self.k, self.blocking.sizes
+        with (
+            loop_over(k, "n", reach[0], block[0], sizes[0]) as n,
+            loop_over(k, "y", reach[1], block[1], sizes[1]) as y,
+            loop_over(k, "x", reach[2], block[2], sizes[2]) as x,
+        ):
+            start = self.blocking.position((n, y, x), block) * side.width
+            for count, vectors in side.runs:
+                with loop_over(k, "v", vectors, side.part, side.vectors) as v:
+                    self._vector(side, reach if count else None, (n, y, x), (start, v * side.lanes, count))
+
+    def _vector(
+        self, side: Side, reach: tuple[Run, Run, Run] | None, tile: Place, vector: tuple[Affine, Affine, int]
+    ) -> None:
+        """Transform a vector of one tile: of its lanes `count` hold something, if it reaches anything.
+
+        `vector` is where the tile begins in scratch, the first channel, and `count`.
+        """
+        (rows, columns), (n, y, x), (start, channel, count) = side.axes, tile, vector
+        points = len(side.matrices[1])
+
+        def load(i: int, j: int) -> Vec | None:
+            if reach is None or i not in reach[1].inside or j not in reach[2].inside:
+                return None
+            pixel = (n, y * rows.step + (i - rows.origin), x * columns.step + (j - columns.origin))
+            return side.source.load((*pixel, channel), side.lanes, count)
+
+        def store(i: int, j: int, value: Vec) -> None:
+            side.scratch.store((i * points + j, start + (channel - side.first)), value)
+
+        transform_tile(self.k, *side.matrices, side.lanes, load, store)

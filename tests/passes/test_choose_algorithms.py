@@ -1,0 +1,57 @@
+"""Algorithms are chosen by the costs given, and rewriting keeps the results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cnnc.backend.algorithms import ALGORITHMS, Algorithms
+from cnnc.backend.target import TARGETS
+from cnnc.ir.evaluate import evaluate
+from cnnc.ir.graph import Graph
+from cnnc.passes.choose_algorithms import ChooseAlgorithms, Preferences, choice_key, choose
+from tests.goldens import Goldens, before, cases
+from tests.strategies import feeds
+
+BOOK = Algorithms(TARGETS["avx2"])
+
+
+def graph() -> Graph:
+    return before("choose_algorithms", "training")
+
+
+@pytest.mark.parametrize("case", cases("choose_algorithms"))
+def test_golden(case: str, goldens: Goldens) -> None:
+    goldens.check_pass(ChooseAlgorithms(BOOK, Preferences(forced="winograd 4x4")), case)
+
+
+@pytest.mark.parametrize("forced", [a.name for a in ALGORITHMS])
+def test_results_are_the_same_whatever_is_forced(forced: str) -> None:
+    given = {n: a.astype(np.float64) for n, a in feeds(graph(), seed=3).items()}
+    inputs = {v.name: given[v.name] for v in graph().inputs}
+    params = {v.name: given[v.name] for v in graph().params}
+    chosen = ChooseAlgorithms(BOOK, Preferences(forced=forced))(graph())
+    expected, found = evaluate(graph(), inputs, params), evaluate(chosen, inputs, params)
+    for name, array in expected.outputs.items():
+        np.testing.assert_allclose(found.outputs[name], array, rtol=0, atol=1e-9 * np.abs(array).max())
+
+
+def test_reasons_are_told_apart() -> None:
+    conv, *_, pointwise = graph().nodes
+    key = choice_key(conv.op, tuple(o.type for o in conv.operands))
+    preferences = Preferences(tuned={key: "winograd 2x2"})
+    found = [
+        choose(conv, BOOK, Preferences()),
+        choose(conv, BOOK, Preferences(forced="direct")),
+        choose(conv, BOOK, preferences),
+        choose(pointwise, BOOK, preferences),
+    ]
+    assert [c.reason for c in found if c] == ["predicted", "forced", "measured", "only"]
+    assert [c.chosen.algorithm for c in found[1:] if c] == ["direct", "winograd 2x2", "direct"]
+
+
+def test_a_strict_book_has_direct_algorithms_only() -> None:
+    choices = [
+        choose(node, Algorithms(TARGETS["avx2"], strict=True), Preferences()) for node in graph().nodes
+    ]
+    assert [c.chosen.algorithm for c in choices if c] == ["direct"] * 4
