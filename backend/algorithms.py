@@ -11,6 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from cnnc.backend.kernels.winograd_blocks import Work, choose_blocks
+from cnnc.backend.kernels.winograd_parts import Work as GradWork
+from cnnc.backend.kernels.winograd_parts import choose_parts
+from cnnc.backend.layouts import MANY_PIXELS, LayoutRules
 from cnnc.backend.target import Target
 from cnnc.ir.graph import Value
 from cnnc.ir.op import Op
@@ -40,7 +44,8 @@ class Layer:
         return self.images * math.prod(self.size) * taps * self.channels * self.maps // self.op.groups
 
 
-Cost = Callable[[Target, Layer], float]
+Cost = Callable[[Target, Layer, bool], float]
+"""Cycles on a target; the flag says whether the weights change with every run."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +60,19 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class Algorithms:
-    """The book of a target. With `strict` no algorithm that sums across taps in another order is offered."""
+    """The book of a target. With `strict` no algorithm that sums across taps in another order is offered;
+    `train` says that weights change with every run, so that transforming them counts."""
 
     target: Target
     strict: bool = False
+    train: bool = False
 
     def __call__(self, op: Op, operands: tuple[TensorType, ...], result: TensorType) -> tuple[Candidate, ...]:
         if not isinstance(op, Convolution):
             return ()
         layer = _layer(op, operands, result)
         return tuple(
-            Candidate(a.name, a.cycles(self.target, layer), a.rewrite(layer))
+            Candidate(a.name, a.cycles(self.target, layer, self.train), a.rewrite(layer))
             for a in ALGORITHMS
             if a.applies(layer) and not (self.strict and a.rewrite(layer) is not None)
         )
@@ -87,48 +94,63 @@ def _last_two(type: TensorType) -> _Pair:
     return type.shape[-2], type.shape[-1]
 
 
-def _direct_cycles(target: Target, layer: Layer) -> float:
+def _direct_cycles(target: Target, layer: Layer, train: bool) -> float:
     """Multiply-accumulates at the rate of full tiles; lanes that hold no map count as well."""
-    lanes = target.lanes
-    is_input_grad = isinstance(layer.op, Conv2dInputGrad)
-    along = (layer.channels if is_input_grad else layer.maps) // layer.op.groups
+    lanes, op = target.lanes, layer.op
+    along = (layer.channels if isinstance(op, Conv2dInputGrad) else layer.maps) // op.groups
     waste = math.ceil(along / lanes) * lanes / along if along > lanes // 2 else 1.2
-    efficiency = DIRECT_WGRAD_EFFICIENCY if isinstance(layer.op, Conv2dWeightGrad) else DIRECT_EFFICIENCY
-    arithmetic = layer.macs * waste / _macs_per_cycle(target) / efficiency
-    weights = 4 * layer.channels * layer.maps // layer.op.groups * math.prod(layer.kernel)
-    return max(arithmetic, weights / target.memory_bytes_per_cycle)
+    efficiency = DIRECT_WGRAD_EFFICIENCY if isinstance(op, Conv2dWeightGrad) else DIRECT_EFFICIENCY
+    rate = target.lanes * target.fma_units / (1 if target.has_fma else 2)
+    weights = 4 * layer.channels * layer.maps // op.groups * math.prod(layer.kernel)
+    return layer.macs * waste / rate / efficiency + _streaming(target, weights)
 
 
-def _winograd_cycles(tile: _Pair, target: Target, layer: Layer) -> float:
-    """Products over all points, both transforms, and the transformed weights streamed once or more."""
+def _winograd_cycles(tile: _Pair, target: Target, layer: Layer, train: bool) -> float:
+    """What the kernels' own models say, and the transformed weights read, in training also written."""
+    sizes = zip(tile, layer.kernel, strict=True)
+    points = math.prod(m + k - 1 for m, k in sizes)
+    along = layer.op.size if isinstance(layer.op, Conv2dInputGrad) else layer.size
+    rows, columns = (-(-n // m) for n, m in zip(along, tile, strict=True))
+    counts = (layer.images, rows, columns)
+    if isinstance(layer.op, Conv2dWeightGrad):
+        return _winograd_weight_grad_cycles(target, layer, points, counts)
     channels, maps = layer.channels, layer.maps
-    points = math.prod(m + k - 1 for m, k in zip(tile, layer.kernel, strict=True))
-    along = _result_size(layer)
-    tiles = layer.images * math.prod(-(-n // m) for n, m in zip(along, tile, strict=True))
-    padded = math.ceil(maps / target.lanes) * target.lanes
-    products = points * tiles * channels * padded / _macs_per_cycle(target) / WINOGRAD_EFFICIENCY
-    transforms = tiles * points * (channels + maps) * TRANSFORM_OPS / target.lanes
+    if isinstance(layer.op, Conv2dInputGrad):
+        channels, maps = maps, channels
+    packed = LayoutRules(target).packed("acb", 2, maps, 1, MANY_PIXELS).block
+    lanes = min(target.lanes, packed)
+    work = Work(
+        points, counts, channels, min(target.lanes, channels), -(-maps // packed), packed // lanes, lanes
+    )
     weights = 4 * points * channels * maps
-    share = weights / (target.memory_bytes_per_cycle if weights > target.l2_bytes else 64)
-    return max(products, share) + transforms
+    transformed = weights / TRANSFORMED_BYTES_PER_CYCLE if train else 0.0
+    return choose_blocks(target, work).cycles(target) + _streaming(target, weights) + transformed
 
 
-def _result_size(layer: Layer) -> _Pair:
-    """The pixels that are cut into tiles: of an input gradient those of the input."""
-    return layer.op.size if isinstance(layer.op, Conv2dInputGrad) else layer.size
+def _winograd_weight_grad_cycles(
+    target: Target, layer: Layer, points: int, counts: tuple[int, int, int]
+) -> float:
+    channels, maps = (-(-n // target.lanes) for n in (layer.channels, layer.maps))
+    block = LayoutRules(target).packed("acdb", 0, layer.maps, 1, MANY_PIXELS).block
+    width = max(1, block // target.lanes)
+    work = GradWork(channels, -(-maps // width) * width, width, points, counts)
+    return choose_parts(target, work).cycles(target) / DIRECT_EFFICIENCY
 
 
-def _macs_per_cycle(target: Target) -> float:
-    return target.lanes * target.fma_units / (1 if target.has_fma else 2)
+def _streaming(target: Target, weights: int) -> float:
+    """What reading weights from memory adds: most of it happens while products are computed."""
+    return STREAMING_SHARE * weights / target.memory_bytes_per_cycle
 
 
-DIRECT_EFFICIENCY = 0.9
-DIRECT_WGRAD_EFFICIENCY = 0.75
-WINOGRAD_EFFICIENCY = 0.85
+DIRECT_EFFICIENCY = 0.95
+DIRECT_WGRAD_EFFICIENCY = 0.8
 """Shares of the peak that the kernels reach on layers that fill their tiles."""
 
-TRANSFORM_OPS = 8
-"""Vector instructions per point, channel and tile of a transform, loads and stores included."""
+STREAMING_SHARE = 0.4
+"""Of the time that memory takes to deliver weights."""
+
+TRANSFORMED_BYTES_PER_CYCLE = 4.0
+"""Transformed weights written, when they change in every step."""
 
 
 def _always(layer: Layer) -> bool:

@@ -28,6 +28,7 @@ from cnnc.backend.kernel.ir import (
     Load,
     Name,
     Operand,
+    Prefetch,
     Reduce,
     Reg,
     Splat,
@@ -184,6 +185,8 @@ class _Emitter:
                 self.values[Name(statement.name)] = self._instruction(statement.instruction)
             elif isinstance(statement, Assign):
                 self.values[statement.target] = self._instruction(statement.instruction)
+            elif isinstance(statement, Prefetch):
+                self.instructions.prefetch(self._pointer(statement.buffer, statement.index))
             else:
                 pointer = self._pointer(statement.buffer, statement.index)
                 value = self._operand(statement.value, statement.lanes)

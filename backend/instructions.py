@@ -42,9 +42,9 @@ def splat(value: int, lanes: int, element: str) -> str:
     return str(value) if lanes == 1 else f"splat ({element} {value})"
 
 
-def counting(lanes: int) -> str:
-    """The constant 0, 1, 2, ... of an i32 vector."""
-    return "0" if lanes == 1 else "<" + ", ".join(f"i32 {i}" for i in range(lanes)) + ">"
+def counting(lanes: int, element: str) -> str:
+    """The constant 0, 1, 2, ... of a vector of integers."""
+    return "0" if lanes == 1 else "<" + ", ".join(f"{element} {i}" for i in range(lanes)) + ">"
 
 
 def mask(lanes: int, count: int) -> str:
@@ -185,6 +185,10 @@ class Instructions:
             short = self.define(f"shufflevector {vector} {value}, {vector} poison, {chosen}")
             self.do(f"store <{count} x float> {short}, ptr {pointer}, align 4")
 
+    def prefetch(self, pointer: str) -> None:
+        """For reading, to be kept in all caches, data."""
+        self.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 3, i32 1)")
+
     def broadcast(self, value: str, lanes: int, element: str = "float") -> str:
         """A scalar in every lane."""
         if lanes == 1:
@@ -210,22 +214,23 @@ class Instructions:
 
     def uniform(self, seed: int, counter: str, whole: str, lanes: int) -> str:
         """Philox 2x32-10 of the elements from the number `whole` on; see cnnc/ops/philox.py."""
-        word, wide = vector_type(lanes, "i32"), vector_type(lanes, "i64")
-        first = self.broadcast(self.define(f"trunc i64 {whole} to i32"), lanes, "i32")
-        left = self.define(f"add {word} {first}, {counting(lanes)}")
-        right = self.broadcast(self.define(f"bitcast float {counter} to i32"), lanes, "i32")
-        for number in range(ROUNDS):
-            key = (seed + number * KEY_STEP) & WORD
-            extended = self.define(f"zext {word} {left} to {wide}")
-            product = self.define(f"mul {wide} {extended}, {splat(MULTIPLIER, lanes, 'i64')}")
-            shifted = self.define(f"lshr {wide} {product}, {splat(32, lanes, 'i64')}")
-            high = self.define(f"trunc {wide} {shifted} to {word}")
-            keyed = self.define(f"xor {word} {high}, {splat(key, lanes, 'i32')}")
-            left = self.define(f"xor {word} {keyed}, {right}")
-            right = self.define(f"trunc {wide} {product} to {word}")
-        bits = self.define(f"lshr {word} {left}, {splat(8, lanes, 'i32')}")
-        number_text = self.define(f"sitofp {word} {bits} to {vector_type(lanes)}")
-        return self.define(f"fmul {vector_type(lanes)} {number_text}, {literal(2.0**-24, lanes)}")
+        wide, half = vector_type(lanes, "i64"), splat(WORD, lanes, "i64")
+        first = self.broadcast(whole, lanes, "i64")
+        counted = self.define(f"add {wide} {first}, {counting(lanes, 'i64')}")
+        left = self.define(f"and {wide} {counted}, {half}")
+        bits = self.define(f"bitcast float {counter} to i32")
+        right = self.broadcast(self.define(f"zext i32 {bits} to i64"), lanes, "i64")
+        for number in range(ROUNDS):  # words stay in lanes of 64 bits, where products need no shuffles
+            key = splat((seed + number * KEY_STEP) & WORD, lanes, "i64")
+            product = self.define(f"mul {wide} {left}, {splat(MULTIPLIER, lanes, 'i64')}")
+            high = self.define(f"lshr {wide} {product}, {splat(32, lanes, 'i64')}")
+            keyed = self.define(f"xor {wide} {high}, {key}")
+            left = self.define(f"xor {wide} {keyed}, {right}")
+            right = self.define(f"and {wide} {product}, {half}")
+        upper = self.define(f"lshr {wide} {left}, {splat(8, lanes, 'i64')}")
+        drawn = self.define(f"trunc {wide} {upper} to {vector_type(lanes, 'i32')}")
+        whole_number = self.define(f"sitofp {vector_type(lanes, 'i32')} {drawn} to {vector_type(lanes)}")
+        return self.define(f"fmul {vector_type(lanes)} {whole_number}, {literal(2.0**-24, lanes)}")
 
     def index(self, whole: str, lanes: int) -> str:
         """A coordinate as a float, counting up along the lanes."""

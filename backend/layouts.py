@@ -10,11 +10,12 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 
-from cnnc.backend.kernels.tiles import vectors_for
+from cnnc.backend.kernels.contraction import Contraction, forward, input_grad, tile_field
+from cnnc.backend.kernels.tiles import Field, vectors_for
 from cnnc.backend.target import Target
 from cnnc.ir.graph import Node, Value
 from cnnc.ir.layout import CHANNELS_LAST, Layout, row_major
-from cnnc.ir.op import Op
+from cnnc.ir.op import Op, Trait
 from cnnc.ir.types import TensorType
 from cnnc.ops.batch_sums import BatchMoments, BatchNormSums
 from cnnc.ops.concat import Concat, Slice
@@ -24,6 +25,7 @@ from cnnc.ops.dropout import DropoutMask
 from cnnc.ops.elementwise import Elementwise
 from cnnc.ops.fused import Fused
 from cnnc.ops.norm import ScaleMaps
+from cnnc.ops.partial import PartialWeightGrad, SumParts
 from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
 from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
@@ -31,6 +33,9 @@ from cnnc.ops.shape import Crop2d, Dilate2d, Pad2d, Relayout
 from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.passes.assign_layouts import LayoutRule, Tensors, first_full
+
+MAPS_LAST = Layout("bcda")
+"""Of depthwise weights: lanes run along the maps, as along the channels they belong to."""
 
 CHANNEL_OPS = (
     MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad, Softmax, SoftmaxGrad, Pad2d, Crop2d, Dilate2d,
@@ -74,6 +79,9 @@ class LayoutRules:
         if isinstance(op, Sum):
             operands = tuple(map(channels_last, tensors.operands))
             return LayoutRule(operands, tuple(row_major(r.rank) for r in tensors.results))
+        if isinstance(op, SumParts):
+            layout = tensors.layouts[0] or row_major(tensors.operands[0].rank)
+            return LayoutRule((layout,), (_without_first_axis(layout),))
         if isinstance(op, ScaleMaps):
             layout = tensors.layouts[0] or row_major(tensors.operands[0].rank)
             return LayoutRule((layout, row_major(1)), (layout,))
@@ -104,26 +112,38 @@ class LayoutRules:
             tuple(tensors.layouts[i] for i in numbers),
             tuple(v.type for v in op.anchor.results),
         )
-        rule = self(op.anchor.op, anchor)
-        operands: list[Layout | None] = [channels_last(t) for t in tensors.operands]
+        rule, shape = self(op.anchor.op, anchor), anchor.results[0].shape
+        lying = rule.results[0]
+        if op.anchor.op.has(Trait.UPDATE):
+            lying = _given_packing(lying, tensors, shape)
+
+        def outside(type: TensorType) -> Layout:
+            return lying if type.shape == shape else channels_last(type)
+
+        operands: list[Layout | None] = [outside(t) for t in tensors.operands]
         for number, layout in zip(numbers, rule.operands, strict=True):
             operands[number] = layout
-        return LayoutRule(tuple(operands), tuple(map(channels_last, tensors.results)))
+        return LayoutRule(tuple(operands), tuple(map(outside, tensors.results)))
 
     def _convolution(self, op: Conv2d | Conv2dInputGrad | Conv2dWeightGrad, tensors: Tensors) -> LayoutRule:
-        if isinstance(op, Conv2d):
-            w = tensors.operands[1]
-            pixels = tensors.results[0].shape[3]
-            weights = self.packed("acdb", 0, w.shape[0], op.groups, pixels)
-            return LayoutRule((_broadcast_source(tensors), weights), (CHANNELS_LAST,))
-        if isinstance(op, Conv2dInputGrad):
-            _, w = tensors.operands
-            weights = self.packed("bcda", 1, w.shape[1], 1, tensors.results[0].shape[3])
-            weights = weights if weights.block > 1 else CHANNELS_LAST  # a single map needs no packing
-            return LayoutRule((_broadcast_source(tensors), weights), (CHANNELS_LAST,))
-        dy, dw = tensors.operands[0], tensors.results[0]
-        weights = self.packed("acdb", 0, dw.shape[0], op.groups, dy.shape[3])
-        return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (weights,))
+        """A depthwise convolution reads vectors of channels of its source, any other one single elements."""
+        shape = _contraction(op, tensors)
+        if isinstance(op, Conv2dWeightGrad):
+            weights = self._weights(shape)
+            if isinstance(op, PartialWeightGrad):
+                weights = _with_first_axis(weights)
+            return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (weights,))
+        source = CHANNELS_LAST if shape.is_depthwise else _broadcast_source(tensors)
+        return LayoutRule((source, self._weights(shape)), (CHANNELS_LAST,))
+
+    def _weights(self, shape: Contraction) -> Layout:
+        """Those of a convolution, or of its input gradient: in blocks of maps, or with all maps together."""
+        if shape.is_depthwise:
+            return MAPS_LAST
+        if not shape.flipped:
+            return self.blocked("acdb", 0, shape.maps * shape.groups, shape.groups, tile_field(shape))
+        weights = self.blocked("bcda", 1, shape.maps, 1, tile_field(shape))
+        return weights if weights.block > 1 else CHANNELS_LAST  # a single map needs no packing
 
     def _winograd(
         self, op: WinogradWeights | WinogradConv2d | WinogradWeightGrad, tensors: Tensors
@@ -155,6 +175,10 @@ class LayoutRules:
         return LayoutRule((row_major(2), channels_last(x)), (weights,))
 
     def packed(self, order: str, axis: int, maps: int, groups: int, pixels: int) -> Layout:
+        """As `blocked`, for rows of `pixels`."""
+        return self.blocked(order, axis, maps, groups, Field.row(pixels))
+
+    def blocked(self, order: str, axis: int, maps: int, groups: int, field: Field) -> Layout:
         """`order` with the axis of the maps, which is its first, cut into blocks of a register tile.
 
         A block must not reach into the next group, so with groups it divides a group's maps.
@@ -162,7 +186,7 @@ class LayoutRules:
         lanes, group = self.target.lanes, maps // groups
         while lanes > 1 and lanes // 2 >= group:
             lanes //= 2
-        vectors = vectors_for(self.target, pixels, -(-group // lanes))
+        vectors = vectors_for(self.target, field, -(-group // lanes))
         block = lanes * vectors
         if groups > 1:
             while group % block:
@@ -178,6 +202,35 @@ def _weights(node: Node) -> tuple[Value, ...]:
     if isinstance(node.op, Conv2d | Conv2dInputGrad | WinogradConv2d):
         return node.operands[1:]
     return node.results if isinstance(node.op, Conv2dWeightGrad | WinogradWeightGrad) else ()
+
+
+def _contraction(op: Conv2d | Conv2dInputGrad | Conv2dWeightGrad, tensors: Tensors) -> Contraction:
+    """The geometry of a convolution or an input gradient; for a weight gradient that of its convolution."""
+    (first, second), (result,) = tensors.operands, tensors.results
+    if isinstance(op, Conv2d):
+        return forward(op, first, second, result)
+    if isinstance(op, Conv2dInputGrad):
+        return input_grad(op, first, second, result)
+    return forward(Conv2d(op.stride, op.pad, op.dilation, op.groups), second, result, first)
+
+
+def _given_packing(weights: Layout, tensors: Tensors, shape: tuple[int, ...]) -> Layout:
+    """The layout that weights have already, if it differs from the one wanted in the size of its blocks only."""
+    given = first_full(tensors.operands, tensors.layouts, shape)
+    alike = given.order == weights.order and given.blocked_axis == weights.blocked_axis
+    return given if alike else weights
+
+
+def _with_first_axis(layout: Layout) -> Layout:
+    """The layout behind one more axis."""
+    return Layout("a" + "".join(chr(ord(c) + 1) if c.isalpha() else c for c in layout.tag))
+
+
+def _without_first_axis(layout: Layout) -> Layout:
+    """The layout of what lies behind the first axis; row-major if that is not outermost."""
+    if not layout.order.startswith("a"):
+        return row_major(len(layout.axes) - 1)
+    return Layout("".join(chr(ord(c) - 1) if c.isalpha() else c for c in layout.tag[1:]))
 
 
 def channels_last(type: TensorType) -> Layout:

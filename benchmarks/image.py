@@ -9,7 +9,7 @@ from benchmarks import optional
 from benchmarks.agreement import agree
 from benchmarks.contest import Call, Comparison, Entrant, Settings, contest
 from benchmarks.rivals import ImageRival
-from benchmarks.zoo import Entry, sample
+from benchmarks.zoo import Entry, calibration_images, sample
 from cnnc.ir.types import Array
 
 LIMIT = 1e-3
@@ -29,7 +29,7 @@ def images_compared(entry: Entry, batch: int, threads: int, settings: Settings) 
     if (torch_zoo := optional.find("torch_zoo", "torch")) is None:
         missing.append(optional.missing("PyTorch"))
     else:
-        module = torch_zoo.module(entry, entry.size, sample(net, torch_zoo.CALIBRATION_BATCH)[0])
+        module = torch_zoo.module(entry, entry.size, calibration_images(net))
         state = torch_zoo.weights(module)
         rivals += torch_zoo.image_rivals(entry, state, images, threads, settings.compile_limit > 0)
         if (onnx_zoo := optional.find("onnx_zoo", *ONNX)) is None:

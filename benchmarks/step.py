@@ -11,7 +11,7 @@ from benchmarks import optional
 from benchmarks.agreement import agree
 from benchmarks.contest import Call, Comparison, Entrant, Settings, contest
 from benchmarks.rivals import Stepper, StepRival
-from benchmarks.zoo import Entry, sample
+from benchmarks.zoo import Entry, calibration_images, sample
 from cnnc.frontend.network import Network
 from cnnc.ir.types import Array
 
@@ -34,7 +34,7 @@ def steps_compared(entry: Entry, batch: int, threads: int, settings: Settings) -
     if (torch_zoo := optional.find("torch_zoo", "torch")) is None:
         missing.append(optional.missing("PyTorch"))
     else:
-        state = torch_zoo.weights(torch_zoo.module(entry, entry.size, images[0]))
+        state = torch_zoo.weights(torch_zoo.module(entry, entry.size, calibration_images(net)))
         compiles = settings.compile_limit > 0
         rivals = torch_zoo.step_rivals(entry, state, images, net.optimizer, threads, compiles)
     ours = _ours(net, state, images, threads)

@@ -18,7 +18,8 @@ from cnnc.frontend.network import Network
 from cnnc.ir.types import Array
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-SAMPLE_SEED = 0
+SAMPLE_SEED, CALIBRATION_SEED = 0, 1
+CALIBRATION_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,16 @@ ZOO = (
 BY_NAME: Mapping[str, Entry] = {entry.name: entry for entry in ZOO}
 
 
-def sample(net: Network, batch: int) -> tuple[Array, Array]:
+def sample(net: Network, batch: int, seed: int = SAMPLE_SEED) -> tuple[Array, Array]:
     """Random images, and random labels or the random target of a squared error."""
-    random = np.random.default_rng(SAMPLE_SEED)
+    random = np.random.default_rng(seed)
     images = random.standard_normal((batch, *net.inputs[0].shape), np.float32)
     if net.classes is not None:
         return images, random.integers(0, net.classes, batch).astype(np.int32)
     shape = net.graph().outputs[0].type.shape[1:]
     return images, random.standard_normal((batch, *shape), np.float32)
+
+
+def calibration_images(net: Network) -> Array:
+    """Other images, by which running statistics begin."""
+    return sample(net, CALIBRATION_BATCH, CALIBRATION_SEED)[0]

@@ -98,14 +98,20 @@ def compile_graph(
     """Run the passes, choose layouts, plan buffers, write the kernels. With `shared` the params lie as in
     that plan, so that both programs can work on one param block."""
     stages = run_passes(graph, passes)
+    plan = plan_graph(stages[-1].graph, target, shared)
+    algorithms = next((p for p in passes if isinstance(p, ChooseAlgorithms)), None)
+    return Compilation(stages, plan, lower(plan, target), algorithms)
+
+
+def plan_graph(graph: Graph, target: Target, shared: Plan | None = None) -> Plan:
+    """Layouts and places for a graph behind all passes; with `shared` the params lie as in that plan."""
     fixed: Mapping[str, Layout] = {} if shared is None else param_layouts(shared)
     rules = LayoutRules(target)
-    laid_out = assign_layouts(stages[-1].graph, rules, fixed)
+    laid_out = assign_layouts(graph, rules, fixed)
     block = None if shared is None else shared.placements
     plan = plan_buffers(laid_out.graph, laid_out.layouts, block, rules.takes_parts)
     verify_plan(plan)
-    algorithms = next((p for p in passes if isinstance(p, ChooseAlgorithms)), None)
-    return Compilation(stages, plan, lower(plan, target), algorithms)
+    return plan
 
 
 def compile_preparation(

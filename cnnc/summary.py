@@ -106,7 +106,8 @@ def _layers(graph: Graph) -> Iterable[LayerSummary]:
 
 def _layer(name: str, nodes: list[Node], parameters: int) -> LayerSummary:
     result = nodes[-1].results[0].type
-    is_view = all(node.op.has(Trait.VIEW) for node in nodes)
+    moves_nothing = (Trait.VIEW, Trait.JOIN, Trait.PART)
+    is_view = all(any(map(node.op.has, moves_nothing)) for node in nodes)
     ops = tuple(node.op.name for node in nodes)
     macs = sum(map(_node_macs, nodes))
     return LayerSummary(name, ops, result.shape, parameters, macs, 0 if is_view else result.nbytes)

@@ -113,7 +113,7 @@ def training_unit(
     """`NAME_step`, one training step, and `NAME_evaluate`, the loss alone, on the same params."""
     _check_batch(batch)
     graph = source.loss_graph()
-    algorithms = ChooseAlgorithms(Algorithms(target, strict), preferences)
+    algorithms = ChooseAlgorithms(Algorithms(target, strict, train=True), preferences)
     step = compile_graph(graph, training_passes(batch, source.optimizer, algorithms), target)
     evaluate = compile_graph(graph, inference_passes(batch, algorithms), target, shared=step.plan)
     return _compiled(source, batch, True, target, ("step", step), ("evaluate", evaluate))

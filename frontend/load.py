@@ -93,8 +93,8 @@ def _chosen(path: Path, candidates: dict[str, Candidate], name: str | None) -> C
         raise CnncError(f"{path}: no network {name!r}{known}")
     if not candidates:
         raise CnncError(f"{path}: no network: assign a Network to a module-level name")
-    made = [candidate for candidate in candidates.values() if isinstance(candidate, Network)]
-    meant = made or list(candidates.values())
+    every = list(candidates.values())
+    meant = [candidate for candidate in every if isinstance(candidate, Network)] or every
     if len(set(map(id, meant))) > 1:
         raise CnncError(f"{path}: several networks; say which: {listed}")
     return meant[0]

@@ -20,7 +20,7 @@ WeightName = Callable[[str], str | None]
 """The name a network has for an entry of a weights file; None for an entry it does not need."""
 
 BATCH_COUNTER = ".num_batches_tracked"
-"""PyTorch's batch norms count their batches. Running statistics of constant momentum do not need the count."""
+"""PyTorch's batch norms count their batches; running statistics of constant momentum do not need that."""
 
 
 def same_name(name: str) -> str:

@@ -60,7 +60,9 @@ def settle_parts(
     rewriter.declare()
     for node in graph.nodes:
         copies = decisions.copy_operands(rewriter, node) if node.results[0] in decisions.copied else {}
-        rewriter.copy(node, operands=tuple(copies.get(i, rewriter.new[o]) for i, o in enumerate(node.operands)))
+        rewriter.copy(
+            node, operands=tuple(copies.get(i, rewriter.new[o]) for i, o in enumerate(node.operands))
+        )
     tags = {value.name: CHANNELS_LAST for value in decisions.parent}
     partition = Partition(decisions.parts(), frozenset(decisions.aliases), movable)
     return rewriter.finish(), {**layouts, **tags}, partition
@@ -147,7 +149,10 @@ class _Decisions:
         copies: dict[int, Value] = {}
         channels = _channels(node)
         for number in self.copied[node.results[0]]:
-            operand, same = rewriter.new[node.operands[number]], Relayout(CHANNELS_LAST.tag, CHANNELS_LAST.tag)
+            operand, same = (
+                rewriter.new[node.operands[number]],
+                Relayout(CHANNELS_LAST.tag, CHANNELS_LAST.tag),
+            )
             copies[number] = rewriter.emit(node, same, operand, stem=f"{operand.name}.part")
             self.parent[copies[number]] = Part(node.results[0], channels[number])
         return copies

@@ -9,7 +9,7 @@ from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ir.printer import print_attributes
 from cnnc.passes.rewrite import Rewriter
 
-_Key = tuple[str, str, tuple[Value, ...]]
+_Key = tuple[str, str, tuple[Value, ...], tuple[Value, ...]]
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ class EliminateCommonSubexpressions:
 
 
 def _key(node: Node, rewriter: Rewriter) -> _Key:
-    """Equal for nodes that compute the same.
+    """Equal for nodes that compute the same at the same time.
 
     Attributes count by their text, because 0.0 == -0.0 and 1 == 1.0 == True in Python.
     """
     operands = tuple(rewriter.new[o] for o in node.operands)
-    return node.op.name, print_attributes(node.op), operands
+    after = tuple(rewriter.new[v] for v in node.after)
+    return node.op.name, print_attributes(node.op), operands, after

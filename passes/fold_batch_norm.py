@@ -1,7 +1,7 @@
 """Makes normalization part of the contraction before it, for inference.
 
-Stands behind absorb_flatten, which wants weights to be params. What is computed of params alone, the scaled weights
-among it, is taken out by passes/split_preparation.py.
+Stands behind absorb_flatten, which wants weights to be params. What is computed of params alone, the scaled
+weights among it, is taken out by passes/split_preparation.py.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class FoldBatchNorm:
 
     def __call__(self, graph: Graph) -> Graph:
         folds = {n: fold for n in graph.nodes if (fold := _fold(graph, n)) is not None}
-        moved = {node for fold in folds.values() for node in (fold.contraction, fold.bias) if node is not None}
+        moved = {
+            node for fold in folds.values() for node in (fold.contraction, fold.bias) if node is not None
+        }
         rewriter = Rewriter(graph)
         rewriter.declare()
         for node in graph.nodes:

@@ -6,7 +6,8 @@ backward and the update nodes alike. Which nodes belong together is decided in p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import networkx as nx
@@ -45,8 +46,16 @@ class FuseEpilogues:
                 nx.contracted_nodes(merged, anchor, other, self_loops=False, copy=False)
         # a region runs where its last node stood: by then all its operands are there
         order = nx.lexicographical_topological_sort(merged, key=lambda i: max(regions.get(i, (i,))))
-        nodes = (_fused(graph, regions[i]) if i in regions else graph.nodes[i] for i in order)
-        return graph.with_nodes(tuple(nodes))
+        nodes = [_fused(graph, regions[i]) if i in regions else graph.nodes[i] for i in order]
+        left = _left(graph, regions.values(), nodes)
+        return graph.with_nodes(tuple(replace(n, after=tuple(left.get(v, v) for v in n.after)) for n in nodes))
+
+
+def _left(graph: Graph, regions: Iterable[tuple[int, ...]], nodes: Iterable[Node]) -> Mapping[Value, Value]:
+    """For each value that is left inside a region: one that leaves it, for whoever waits."""
+    leaving = {v for node in nodes for v in node.results}
+    values = ([v for i in region for v in graph.nodes[i].results] for region in regions)
+    return {v: next(o for o in inner if o in leaving) for inner in values for v in inner if v not in leaving}
 
 
 def _fused(graph: Graph, region: tuple[int, ...]) -> Node:
@@ -55,8 +64,9 @@ def _fused(graph: Graph, region: tuple[int, ...]) -> Node:
     inside = {result for node in members for result in node.results}
     operands = list(dict.fromkeys(o for node in members for o in node.operands if o not in inside))
     results = [v for node in members for v in node.results if _leaves(graph, v, region)]
-    body = _body(members, operands, results)
-    return Node(Fused(body), tuple(operands), tuple(results), members[0].layer, members[0].loc)
+    after = tuple(dict.fromkeys(v for node in members for v in node.after if v not in inside))
+    fused = Fused(_body(members, operands, results))
+    return Node(fused, tuple(operands), tuple(results), members[0].layer, members[0].loc, after)
 
 
 def _leaves(graph: Graph, value: Value, region: tuple[int, ...]) -> bool:

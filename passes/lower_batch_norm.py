@@ -1,7 +1,7 @@
 """Turns normalization into what kernels compute: sums over parts of the batch, and elementwise nodes.
 
-Stands behind differentiation and before fusion, which takes the elementwise nodes together with the activations and
-additions around them.
+Stands behind differentiation and before fusion, which takes the elementwise nodes together with the
+activations and additions around them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ops.batch_sums import BatchMoments, MergeMoments, part_rows, row_count
 from cnnc.ops.elementwise import Map
-from cnnc.ops.norm import BatchNorm, BatchStatistics
+from cnnc.ops.norm import BatchNorm, BatchNormTrain, BatchStatistics
 from cnnc.passes.rewrite import Rewriter
 
 
@@ -20,11 +20,13 @@ from cnnc.passes.rewrite import Rewriter
 class LowerBatchNorm:
     """Statistics are put together from parts of the batch; a normalization is a product and a sum.
 
-    %1, %2 = batch_statistics(%x)            %4, %5 = batch_moments(%x) {rows=1024}
-    %3 = batch_norm(%x, @w, @b, %1, %2)      %1, %2 = merge_moments(%4, %5) {rows=1024, count=6272}
-                                        ->   %6 = map(@w, %2) {f="a / sqrt(b + 1e-05)"}
-                                             %7 = map(@b, %1, %6) {f="a - b * c"}
-                                             %3 = map(%x, %6, %7) {f="a * b + c"}
+    %1 = batch_norm_train(%x, @w, @b)        %2, %3 = batch_moments(%x) {rows=1024}
+                                             %4, %5 = merge_moments(%2, %3) {rows=1024, count=6272}
+                                        ->   %6 = map(@w, %5) {f="a / sqrt(b + 1e-05)"}
+                                             %7 = map(@b, %4, %6) {f="a - b * c"}
+                                             %1 = map(%x, %6, %7) {f="a * b + c"}
+
+    Statistics of one value that several nodes need are left to the elimination of common subexpressions.
     """
 
     name: ClassVar[str] = "lower_batch_norm"
@@ -33,13 +35,17 @@ class LowerBatchNorm:
         rewriter = Rewriter(graph)
         rewriter.declare()
         for node in graph.nodes:
-            if isinstance(node.op, BatchStatistics):
-                _put_together(rewriter, node)
-            elif isinstance(node.op, BatchNorm):
-                x, *channels = (rewriter.new[o] for o in node.operands)
-                rewriter.copy(node, Map("a * b + c"), (x, *scale_and_shift(rewriter, node, node.op, *channels)))
-            else:
-                rewriter.copy(node)
+            operands = tuple(rewriter.new[o] for o in node.operands)
+            match node.op:
+                case BatchStatistics():
+                    rewriter.copy(node, *_merged(rewriter, node, operands[0]))
+                case BatchNormTrain(eps):
+                    statistics = _statistics(rewriter, node, operands[0])
+                    _normalize(rewriter, node, BatchNorm(eps), (*operands, *statistics))
+                case BatchNorm():
+                    _normalize(rewriter, node, node.op, operands)
+                case _:
+                    rewriter.copy(node)
         return rewriter.finish()
 
 
@@ -52,8 +58,20 @@ def scale_and_shift(
     return scale, shift
 
 
-def _put_together(rewriter: Rewriter, node: Node) -> None:
-    x = rewriter.new[node.operands[0]]
+def _normalize(rewriter: Rewriter, node: Node, op: BatchNorm, operands: tuple[Value, ...]) -> None:
+    x, *channels = operands
+    rewriter.copy(node, Map("a * b + c"), (x, *scale_and_shift(rewriter, node, op, *channels)))
+
+
+def _statistics(rewriter: Rewriter, node: Node, x: Value) -> tuple[Value, ...]:
+    """Mean and variance of x."""
+    stem = node.result.name
+    op, parts = _merged(rewriter, node, x)
+    return rewriter.emit_all(node, op, *parts, stems=(f"{stem}.mean", f"{stem}.variance"))
+
+
+def _merged(rewriter: Rewriter, node: Node, x: Value) -> tuple[MergeMoments, tuple[Value, ...]]:
+    """What makes mean and variance of x, and of which operands."""
     rows, stem = part_rows(x.type), node.results[0].name
     parts = rewriter.emit_all(node, BatchMoments(rows), x, stems=(f"{stem}.means", f"{stem}.squares"))
-    rewriter.copy(node, MergeMoments(rows, row_count(x.type)), parts)
+    return MergeMoments(rows, row_count(x.type)), parts

@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import numpy as np
+
 from cnnc.ir.plan import aligned
+from cnnc.ir.types import Array
 
 ROUNDS = 8
 """How often the storages that stick out are moved to the front of an order."""
@@ -46,13 +49,12 @@ ORDERS: Mapping[str, _Key] = MappingProxyType(
 
 def pack(intervals: Sequence[Interval], bound: int) -> tuple[int, ...]:
     """An offset in bytes for each interval; stops searching when all of them end below `bound`."""
-    rivals = _rivals(intervals)
     best: tuple[int, ...] = (0,) * len(intervals)
     lowest = sum(aligned(i.nbytes) for i in intervals) + 1
     for key in ORDERS.values():
         order = _sorted(intervals, key)
         for _ in range(ROUNDS):
-            offsets = _place(intervals, rivals, order)
+            offsets = _place(intervals, order)
             height = packed_bytes(intervals, offsets)
             if height < lowest:
                 best, lowest = offsets, height
@@ -73,31 +75,26 @@ def _sorted(intervals: Sequence[Interval], key: _Key) -> list[int]:
     return sorted(range(len(intervals)), key=lambda n: (*key(intervals[n]), n))
 
 
-def _rivals(intervals: Sequence[Interval]) -> list[list[int]]:
-    """For each interval the indices of the others that are live at some node where it is."""
-    return [
-        [m for m, other in enumerate(intervals) if m != n and one.meets(other)]
-        for n, one in enumerate(intervals)
-    ]
-
-
-def _place(intervals: Sequence[Interval], rivals: list[list[int]], order: list[int]) -> tuple[int, ...]:
+def _place(intervals: Sequence[Interval], order: list[int]) -> tuple[int, ...]:
     """Place the intervals in that order, each into the smallest gap between those it meets."""
-    offsets: dict[int, int] = {}
-    for n in order:
-        taken = sorted(
-            (offsets[m], offsets[m] + aligned(intervals[m].nbytes)) for m in rivals[n] if m in offsets
-        )
-        offsets[n] = _best_gap(taken, intervals[n].nbytes)
-    return tuple(offsets[n] for n in range(len(intervals)))
+    offsets = [0] * len(intervals)
+    table = np.empty((4, len(intervals)), np.int64)
+    for count, n in enumerate(order):
+        one, (starts, ends, first, last) = intervals[n], table[:, :count]
+        meets = (first <= one.last) & (last >= one.first)
+        offsets[n] = _best_gap(starts[meets], ends[meets], one.nbytes)
+        at = int(np.searchsorted(starts, offsets[n]))
+        table[:, at + 1 : count + 1] = table[:, at:count].copy()
+        table[:, at] = offsets[n], offsets[n] + aligned(one.nbytes), one.first, one.last
+    return tuple(offsets)
 
 
-def _best_gap(taken: list[tuple[int, int]], nbytes: int) -> int:
-    """Start of the smallest gap between the taken (start, end) that holds `nbytes`, or else their end."""
-    top, best, smallest = 0, None, None
-    for start, end in taken:
-        gap = start - top
-        if gap >= nbytes and (smallest is None or gap < smallest):
-            best, smallest = top, gap
-        top = max(top, end)
-    return top if best is None else best
+def _best_gap(starts: Array, ends: Array, nbytes: int) -> int:
+    """Start of the smallest gap of `nbytes` or more before and between what is taken, else its end.
+
+    What is taken is sorted by its starts.
+    """
+    tops = np.maximum.accumulate(np.concatenate(([0], ends)))
+    gaps = starts - tops[:-1]
+    fitting = np.flatnonzero(gaps >= nbytes)
+    return int(tops[fitting[np.argmin(gaps[fitting])]] if fitting.size else tops[-1])

@@ -1,8 +1,9 @@
 """Plans memory: a place for every value of a graph, as few bytes of arena as possible.
 
-The last pass before kernels are generated. Four steps, each a file: what updates, views and channels
-that are joined decide (settle_results), the order of the nodes (order_nodes), who takes over whose memory (storages), and
-the offsets (pack_arena). The result is checked by cnnc/ir/verify_plan.py.
+The last pass before kernels are generated. Four steps, each a file: what updates, views and joined
+channels decide (settle_results, with channel_parts), the order of the nodes (order_nodes), who takes
+over whose memory (storages), and the offsets (pack_arena). The result is checked by
+cnnc/ir/verify_plan.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cnnc.passes.channel_parts import Part, TakesParts
 from cnnc.passes.order_nodes import node_orders
 from cnnc.passes.pack_arena import Interval, pack, packed_bytes
 from cnnc.passes.settle_results import Settled, settle_results
-from cnnc.passes.storages import assign_storages, live_bytes_bound
+from cnnc.passes.storages import Storages, assign_storages, live_bytes_bound
 
 
 def plan_buffers(
@@ -41,13 +42,17 @@ def plan_buffers(
     """
     settled = settle_results(graph, layouts, takes_parts)
     block = _param_block(graph.params, layouts) if params is None else _fixed(graph.params, params)
-    plans = [_planned(ordered, block) for ordered in node_orders(settled)]
-    return min(plans, key=lambda plan: plan.arena_bytes)
+    ordered = [(order, assign_storages(order)) for order in node_orders(settled)]
+    ordered.sort(key=lambda pair: live_bytes_bound(pair[1]))
+    plan = _planned(*ordered[0], block)
+    for order, storages in ordered[1:]:
+        if live_bytes_bound(storages) < plan.arena_bytes:
+            plan = min(plan, _planned(order, storages, block), key=lambda plan: plan.arena_bytes)
+    return plan
 
 
-def _planned(settled: Settled, block: Mapping[str, Placement]) -> Plan:
-    """The plan for the nodes in the order in which they stand."""
-    storages = assign_storages(settled)
+def _planned(settled: Settled, storages: Storages, block: Mapping[str, Placement]) -> Plan:
+    """The plan for the nodes in the order in which they stand, whose values have these storages."""
     bound = live_bytes_bound(storages)
     intervals = [Interval(s.first, s.last, s.nbytes) for s in storages.arena]
     offsets = pack(intervals, bound)

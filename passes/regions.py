@@ -14,6 +14,7 @@ import networkx as nx
 from cnnc.ir.graph import Graph, Node
 from cnnc.ir.op import Op, Trait
 from cnnc.ir.types import TensorType
+from cnnc.ops.conv import Conv2dInputGrad
 from cnnc.ops.winograd import WinogradConv2d
 
 
@@ -41,12 +42,16 @@ def find_regions(graph: Graph) -> FusionReport:
     """Greedily partition the nodes: contractions take epilogues first, then other kernels that
     can apply one, and what elementwise nodes are left gather in regions of their own."""
     growth = _Growth(graph)
-    anchors = (i for i, n in enumerate(graph.nodes) if n.op.has(Trait.EPILOGUE) and len(n.results) == 1)
+    anchors = (i for i, n in enumerate(graph.nodes) if _is_anchor(n))
     for index in sorted(anchors, key=lambda i: _turn(graph.nodes[i].op)):
         if index not in growth.owner:
             growth.grow(index)
     regions = sorted(m for m in map(tuple, growth.members.values()) if len(m) > 1)
     return FusionReport(tuple(regions), tuple(growth.refusals()))
+
+
+def _is_anchor(node: Node) -> bool:
+    return any(node.op.has(trait) for trait in (Trait.EPILOGUE, Trait.UPDATE)) and len(node.results) == 1
 
 
 def _turn(op: Op) -> int:
@@ -57,13 +62,15 @@ def _turn(op: Op) -> int:
 
 
 class _Growth:
-    """The partition while it grows. `flow` is the dataflow with every region shrunk to its anchor."""
+    """The partition while it grows. `flow` is the dataflow with every region shrunk to its anchor,
+    `shrunk` says which nodes an anchor stands for."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.flow = nx.DiGraph(graph.dataflow)
         self.owner: dict[int, int] = {}
         self.members: dict[int, list[int]] = {}
+        self.shrunk: dict[int, list[int]] = {}
 
     def grow(self, anchor: int) -> None:
         """Make a region of `anchor` and its elementwise neighbours, and for a contraction of a pool
@@ -105,7 +112,7 @@ class _Growth:
         absorbed: list[int] = []
         while True:
             near = self._readers(anchor)
-            near += sorted(self.flow.predecessors(anchor)) if is_elementwise else []
+            near += self._sources(anchor) if is_elementwise else []
             taken = next((n for n in near if self._refusal(anchor, n, type) is None), None)
             if taken is None:
                 return absorbed
@@ -113,7 +120,17 @@ class _Growth:
             absorbed.append(taken)
 
     def _readers(self, anchor: int) -> list[int]:
-        return sorted(self.flow.successors(anchor))
+        """Nodes that read a value of the region; one that merely waits for it is none."""
+        return sorted(n for n in self.flow.successors(anchor) if self._reads(n, anchor))
+
+    def _sources(self, anchor: int) -> list[int]:
+        """Nodes of which the region reads a value."""
+        return sorted(n for n in self.flow.predecessors(anchor) if self._reads(anchor, n))
+
+    def _reads(self, reader: int, source: int) -> bool:
+        """Whether there is a value between two nodes of the flow, not just an order."""
+        values = (v for n in (source, *self.shrunk.get(source, ())) for v in self.graph.nodes[n].results)
+        return any(self.owner.get(user, user) == reader for v in values for user in self.graph.users[v])
 
     def _refusal(self, anchor: int, candidate: int, type: TensorType) -> str | None:
         """Why the elementwise node `candidate` must stay out of the region; None if it may join."""
@@ -122,6 +139,8 @@ class _Growth:
             return "it is not elementwise"
         if node.result.type != type:
             return f"its result is {node.result.type}, the region's is {type}"
+        if self.graph.nodes[anchor].op.has(Trait.UPDATE) and not _reads_wholes(node):
+            return "it has channel operands, which an update's kernel does not read"
         return self._cycle(anchor, candidate) or self._owned(candidate)
 
     def _pool_refusal(self, anchor: int, candidate: int) -> str | None:
@@ -129,7 +148,7 @@ class _Growth:
         node, anchor_node = self.graph.nodes[candidate], self.graph.nodes[anchor]
         if not node.op.has(Trait.POOLING):
             return "it is no pooling"
-        if not anchor_node.op.has(Trait.CONTRACTION):
+        if not all(anchor_node.op.has(trait) for trait in (Trait.CONTRACTION, Trait.EPILOGUE)):
             return "only a contraction takes a pool"
         if self.shape(anchor) != anchor_node.result.type:
             return "the region has a pool already"
@@ -162,6 +181,12 @@ class _Growth:
     def _merge(self, anchor: int, taken: int) -> None:
         nx.contracted_nodes(self.flow, anchor, taken, self_loops=False, copy=False)
         self.owner[taken] = anchor
+        self.shrunk.setdefault(anchor, []).append(taken)
+
+
+def _reads_wholes(node: Node) -> bool:
+    """Whether an elementwise node reads nothing but scalars and tensors of its result's type."""
+    return all(o.type == node.result.type or not o.type.rank for o in node.operands)
 
 
 def _label(node: Node) -> str:
@@ -172,6 +197,8 @@ def _label(node: Node) -> str:
 def _cuts(op: Op, pool: Op) -> bool:
     """Whether the tiles in which `op` computes its result part a window of the pooling."""
     kernel = pool.attributes["kernel"]
+    if isinstance(op, Conv2dInputGrad):
+        return op.stride != (1, 1)  # neighbours are computed apart
     if not isinstance(op, WinogradConv2d) or not isinstance(kernel, tuple):
         return False
     return any(tile % extent for tile, extent in zip(op.tile, kernel, strict=True))

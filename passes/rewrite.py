@@ -42,20 +42,27 @@ class Rewriter:
         of its operands. Raises ShapeError at the node's location if the types do not fit.
         """
         copied = operands or tuple(self.new[o] for o in node.operands)
+        after = tuple(self.new[v] for v in node.after)
+        names = [r.name for r in node.results]
         with self._builder.at(node.layer, node.loc):
-            results = self._builder.emit_all(op or node.op, *copied, names=[r.name for r in node.results])
+            results = self._builder.emit_all(op or node.op, *copied, names=names, after=after)
         self.new.update(zip(node.results, results, strict=True))
 
-    def emit(self, node: Node, op: Op, *operands: Value, stem: str) -> Value:
-        """Emit a further node on behalf of `node`, its result named `stem`, or `stem.1` and so on."""
-        (result,) = self.emit_all(node, op, *operands, stems=(stem,))
+    def emit(
+        self, node: Node, op: Op, *operands: Value, stem: str, after: tuple[Value, ...] = ()
+    ) -> Value:
+        """Emit a further node on behalf of `node`, its result named `stem`, or `stem.1` and so on. It runs
+        when the values in `after` are there."""
+        (result,) = self.emit_all(node, op, *operands, stems=(stem,), after=after)
         return result
 
-    def emit_all(self, node: Node, op: Op, *operands: Value, stems: Sequence[str]) -> tuple[Value, ...]:
+    def emit_all(
+        self, node: Node, op: Op, *operands: Value, stems: Sequence[str], after: tuple[Value, ...] = ()
+    ) -> tuple[Value, ...]:
         """The same for an op of several results."""
         names = [self._invent(stem) for stem in stems]
         with self._builder.at(node.layer, node.loc):
-            return self._builder.emit_all(op, *operands, names=names)
+            return self._builder.emit_all(op, *operands, names=names, after=after)
 
     def update(self, param: Value, value: Value) -> None:
         """Let a param have `value` after a run; both are values of the new graph."""

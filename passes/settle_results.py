@@ -18,7 +18,7 @@ from cnnc.ir.graph import Graph, Value
 from cnnc.ir.layout import Layout
 from cnnc.ir.location import UNKNOWN
 from cnnc.ir.op import Trait
-from cnnc.ir.plan import is_dense, is_elementwise
+from cnnc.ir.plan import is_dense, may_write_over
 from cnnc.ops.shape import Relayout
 from cnnc.passes.channel_parts import Partition, TakesParts, settle_parts
 
@@ -30,9 +30,9 @@ class Settled:
     """A graph with the copies it needs, and what was decided about it.
 
     `views` maps each view that needs no kernel to the value whose memory it names, `written` each
-    update's new value to the param it overwrites; `partition` says which values lie inside others. `flow` is the dataflow with further edges, from
-    the readers of a param to the node that overwrites it; the graph's nodes may stand in an order
-    against these.
+    update's new value to the param it overwrites; `partition` says which values lie inside others.
+    `flow` is the dataflow with further edges, from the readers of a param to the node that overwrites
+    it; the graph's nodes may stand in an order against these.
     """
 
     graph: Graph
@@ -121,7 +121,7 @@ def _overwrites(
 ) -> bool:
     """Whether the node that computes `new` may write it over `param` as it runs."""
     node = graph.producer.get(new)
-    if node is None or new in graph.outputs or not is_elementwise(node.op):
+    if node is None or new in graph.outputs or not may_write_over(node, param):
         return False
     if layouts[param.name] != layouts[new.name]:
         return False

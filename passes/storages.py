@@ -1,7 +1,8 @@
 """Third step of the buffer plan: which values take over another's memory, and how long memory is live.
 
 A storage is a run of values that lie at the same place one after the other, or at one time as
-views or beside each other as channels of one value. Its lifetime is counted in node indices, both ends included.
+views or beside each other as channels of one value. Its lifetime is counted in node indices, both
+ends included.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cnnc.ir.graph import Node, Value
-from cnnc.ir.plan import Space, aligned, is_elementwise
+from cnnc.ir.plan import Space, aligned, may_write_over
 from cnnc.passes.channel_parts import Part
 from cnnc.passes.settle_results import Settled
 
@@ -134,9 +135,9 @@ class _Assignment:
             return node.operands[0]
         if result in self.settled.written:
             return self.settled.written[result]
-        if result in self.parts or not is_elementwise(node.op):
+        if result in self.parts:
             return None
-        for operand in dict.fromkeys(node.operands):
+        for operand in (o for o in dict.fromkeys(node.operands) if may_write_over(node, o)):
             others = [o for o in node.operands if o != operand]
             is_free = self.of[operand] not in donors and not any(self._meet(operand, o) for o in others)
             if is_free and self._dies(operand, position) and self._fits(result, operand):

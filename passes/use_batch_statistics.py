@@ -12,16 +12,16 @@ from cnnc.errors import UnsupportedError
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ops.batch_sums import row_count
 from cnnc.ops.elementwise import Map
-from cnnc.ops.norm import BatchNorm, BatchStatistics
+from cnnc.ops.norm import BatchNorm, BatchNormTrain, BatchStatistics
 from cnnc.passes.rewrite import Rewriter
 
 
 @dataclass(frozen=True)
 class UseBatchStatistics:
-    """Each normalization reads the batch's statistics; the running ones, its params, are updated.
+    """Each normalization is by the batch's statistics; the running ones, its params, are updated.
 
-    %1 = batch_norm(%x, @w, @b, @m, @v)      %2, %3 = batch_statistics(%x)
-                                             %1 = batch_norm(%x, @w, @b, %2, %3)
+    %1 = batch_norm(%x, @w, @b, @m, @v)      %1 = batch_norm_train(%x, @w, @b)
+                                             %2, %3 = batch_statistics(%x)
                                         ->   %4 = map(@m, %2) {f="0.9 * a + 0.1 * b"}
                                              %5 = map(@v, %3) {f="0.9 * a + 0.1 * n / (n - 1) * b"}
                                              update @m = %4
@@ -61,9 +61,9 @@ def _check_running(graph: Graph, node: Node) -> None:
 
 def _use_statistics(rewriter: Rewriter, node: Node, op: BatchNorm) -> None:
     x, weight, bias, *running = (rewriter.new[o] for o in node.operands)
+    rewriter.copy(node, BatchNormTrain(op.eps), (x, weight, bias))
     stem = node.result.name
     batch = rewriter.emit_all(node, BatchStatistics(), x, stems=(f"{stem}.mean", f"{stem}.variance"))
-    rewriter.copy(node, operands=(x, weight, bias, *batch))
     count = row_count(x.type)
     for value, new, factor in zip(running, batch, (1.0, count / (count - 1)), strict=True):
         step = Map(f"{1.0 - op.momentum!r} * a + {op.momentum * factor!r} * b")

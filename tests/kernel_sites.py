@@ -21,6 +21,7 @@ from cnnc.ir.op import Sample
 from cnnc.ir.types import DTYPES, Array, TensorType
 from cnnc.ops.samples import random_operands
 from cnnc.ops.shape import Relayout
+from cnnc.passes.lower_batch_norm import LowerBatchNorm
 from cnnc.passes.lower_windows import LowerWindows
 from cnnc.passes.runner import Pass
 from cnnc.pipeline import compile_graph
@@ -63,7 +64,7 @@ def check_sample(sample: Sample, target: Target, order: Order = iter, run: Run =
     graph = builder.build(builder.emit_all(sample.op, *operands))
     arrays = random_operands(sample, random_for(sample))
     feeds = {operand.name: array for operand, array in zip(operands, arrays, strict=True)}
-    check_graph(graph, (LowerWindows(),), target, feeds, order, run)
+    check_graph(graph, (LowerBatchNorm(), LowerWindows()), target, feeds, order, run)
 
 
 def check_graph(
@@ -115,7 +116,9 @@ def run_site(
     Memory that the kernel only writes holds NaN before, and what lies between rows holds NaN all the time.
     """
     rooms = {b.name: _room(b) for b in kernel.arguments}
-    memory = {b.name: rooms[b.name][..., : b.shape[-1]] if b.pitch else rooms[b.name] for b in kernel.arguments}
+    memory = {
+        b.name: rooms[b.name][..., : b.shape[-1]] if b.pitch else rooms[b.name] for b in kernel.arguments
+    }
     for buffer, tensor, array in zip(kernel.arguments, site.operands, operands, strict=False):
         memory[buffer.name][...] = tensor.layout.pack(array).reshape(buffer.shape)
     kept = {b.name: memory[b.name].copy() for b in kernel.buffers if b.access is Access.READ}

@@ -40,10 +40,10 @@ def kernels(draw: st.DrawFn) -> Kernel:
     """A kernel of up to two parallel loops around a block of statements and inner loops."""
     k = KernelBuilder("random")
     buffers = (
-        k.buffer("x", (12, 9), Access.READ),
+        k.buffer("x", (12, 9), Access.READ, pitch=draw(st.sampled_from((0, 9, 14)))),
         k.buffer("labels", (14,), Access.READ, "i32"),
         k.buffer("total", (), Access.READWRITE),
-        k.buffer("state", (10, 8), Access.READWRITE),
+        k.buffer("state", (10, 8), Access.READWRITE, pitch=draw(st.sampled_from((0, 11)))),
         k.buffer("y", (16, 10), Access.WRITE),
     )
     _parallel(draw, _Scope(k, buffers, (), affine(0)), draw(st.integers(0, 2)))
@@ -62,7 +62,7 @@ def _parallel(draw: st.DrawFn, scope: _Scope, loops: int) -> None:
 
 def _block(draw: st.DrawFn, scope: _Scope) -> None:
     for _ in range(draw(st.integers(2, 4))):
-        kind = draw(st.sampled_from((_value, _store, _store, _declare, _assign, _loop)))
+        kind = draw(st.sampled_from((_value, _store, _store, _declare, _assign, _prefetch, _loop)))
         scope = kind(draw, scope)
 
 
@@ -116,6 +116,12 @@ def _store(draw: st.DrawFn, scope: _Scope) -> _Scope:
     value = _operand(draw, scope, draw(st.sampled_from(LANES)))
     place = _place(draw, scope, buffer)
     buffer.store(place, value, draw(st.integers(1, value.lanes if place else 1)))
+    return scope
+
+
+def _prefetch(draw: st.DrawFn, scope: _Scope) -> _Scope:
+    buffer = draw(st.sampled_from(scope.buffers))
+    buffer.prefetch(_place(draw, scope, buffer))
     return scope
 
 

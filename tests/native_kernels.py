@@ -28,22 +28,22 @@ on_runnable_targets = pytest.mark.parametrize("target", [TARGETS[name] for name 
 
 
 class Guarded:
-    """A copy of an array, with its strides, that ends where a page without any access begins; what lies
-    before and between is FILL."""
+    """A copy of an array that ends where a page without any access begins; what lies before is FILL, and so
+    is what lies between its rows if it is given `strides` in elements."""
 
-    def __init__(self, array: Array) -> None:
-        steps = ((n - 1) * step for n, step in zip(array.shape, array.strides, strict=True))
+    def __init__(self, array: Array, strides: Sequence[int] | None = None) -> None:
+        apart = array.strides if strides is None else tuple(array.itemsize * step for step in strides)
+        steps = ((n - 1) * step for n, step in zip(array.shape, apart, strict=True))
         extent = array.itemsize + sum(steps) if array.size else 0
         room = -(-extent // mmap.PAGESIZE) * mmap.PAGESIZE + mmap.PAGESIZE
         self._memory = mmap.mmap(-1, room + mmap.PAGESIZE)
         self._bytes = np.frombuffer(self._memory, np.uint8)
         self._bytes[:room] = FILL
         memory = self._bytes[room - extent : room].view(array.dtype)
-        self.array: Array = as_strided(memory, array.shape, array.strides)
+        self.array: Array = as_strided(memory, array.shape, apart)
         self._around = np.ones(room // 4, bool)
-        as_strided(self._around[(room - extent) // 4 :], array.shape, [s // 4 for s in array.strides])[
-            ...
-        ] = False
+        inside = as_strided(self._around[(room - extent) // 4 :], array.shape, [step // 4 for step in apart])
+        inside[...] = False
         self.array[...] = array
         protect = ctypes.CDLL(None, use_errno=True).mprotect
         done = protect(ctypes.c_void_p(self._bytes.ctypes.data + room), ctypes.c_size_t(mmap.PAGESIZE), 0)
@@ -83,7 +83,7 @@ class NativeKernel:
         Scratch memory holds NaN before each part. A kernel without parallel loops runs whole whatever the
         range, so it is not called for an empty one; nor would the pool do that.
         """
-        guarded = {b.name: Guarded(arrays[b.name]) for b in self.kernel.arguments}
+        guarded = {b.name: Guarded(arrays[b.name], b.strides) for b in self.kernel.arguments}
         pointers = [g.array.ctypes.data for g in guarded.values()]
         symbol = kernel_symbol(self.kernel)
         scratch = Guarded(np.full(self.kernel.scratch_bytes // 4, np.nan, np.float32))

@@ -6,6 +6,7 @@ import numpy as np
 
 from cnnc.frontend import (
     add,
+    batch_norm,
     conv2d,
     conv_transpose2d,
     dense,
@@ -55,6 +56,19 @@ def dropping(optimizer: Optimizer | None = None) -> Network:
     x = position_bias(mean_pool(x, 3, stride=2, pad=1, include_pad=False))
     x = dense(dropout(flatten(x), 0.5), 11, activation=relu)
     net.output(dense(dropout(x, 0.25), 3))
+    net.loss(softmax_cross_entropy)
+    return net
+
+
+def normalizing(optimizer: Optimizer | None = None) -> Network:
+    """Batch norms behind convolutions and a dense layer, with a sum, and behind a pool. Everything is
+    smooth: a rounding error cannot choose another branch, which a norm would spread over the batch."""
+    net = Network("normalizing", optimizer=optimizer or SGD(lr=0.05, momentum=0.9))
+    x = batch_norm(conv2d(net.input(1, 12, 12), 6, 3, pad=1, bias=False), activation=tanh)
+    y = batch_norm(conv2d(x, 6, 3, pad=1, bias=False), momentum=0.3)
+    x = batch_norm(mean_pool(sigmoid(add(x, y)), 2), eps=0.01)
+    x = batch_norm(dense(flatten(tanh(x)), 11, bias=False), activation=sigmoid)
+    net.output(dense(x, 3))
     net.loss(softmax_cross_entropy)
     return net
 

@@ -125,7 +125,9 @@ def _join(growth: Growth) -> None:
     if x is None:
         return
     n, _, *size = x.type.shape
-    alike = [v for v in growth.readable if v.type.rank == 4 and (v.type.shape[0], *v.type.shape[2:]) == (n, *size)]
+    alike = [
+        v for v in growth.readable if v.type.rank == 4 and (v.type.shape[0], *v.type.shape[2:]) == (n, *size)
+    ]
     growth.emit(Concat(), x, *growth.draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3)))
 
 

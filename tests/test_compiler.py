@@ -13,20 +13,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from cnnc.backend.cache import ObjectCache
+from cnnc.backend.emit import iterations
 from cnnc.backend.llvm import host
 from cnnc.backend.target import TARGETS, Target
 from cnnc.backend.unit import Unit
 from cnnc.compiler import compile, compile_training, find_target
 from cnnc.errors import CnncError, FormatError, ShapeError, UnsupportedError
 from cnnc.frontend.weights import save_weights
+from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.graph import Graph
 from cnnc.ir.op import Trait
 from cnnc.ir.parser import parse_graph
 from cnnc.ir.printer import print_graph
-from cnnc.ir.types import Array
+from cnnc.ir.types import Array, f32
 from cnnc.model import Model
 from cnnc.native import Code, Native, address
 from cnnc.ops import OPS
+from cnnc.ops.elementwise import Relu
+from cnnc.ops.winograd import WinogradConv2d
 from cnnc.params import pack_params
 from cnnc.passes.differentiate import gradient_graph
 from cnnc.pipeline import Compilation, compile_graph, inference_passes
@@ -87,6 +91,18 @@ def test_random_graphs(graph: Graph, cache: ObjectCache) -> None:
 @pytest.mark.parametrize("make", [lenet5, tiny_lenet, residual])
 def test_networks(make: Callable[[int], Graph], target: Target, cache: ObjectCache) -> None:
     check_compiled(make(2), replace(target, fork_flops=0), cache)
+
+
+@on_runnable_targets
+def test_threads_do_not_share_scratch_memory(target: Target, cache: ObjectCache) -> None:
+    """Two Winograd convolutions, one behind the other, of several iterations each."""
+    b = GraphBuilder("net")
+    op = WinogradConv2d((4, 4), (3, 3), (1, 1, 1, 1))
+    y = b.emit(op, b.input("x", f32(2, 24, 30, 30)), b.param("u", f32(36, 24, 48)))
+    graph = b.build([b.emit(op, b.emit(Relu(), y), b.param("v", f32(36, 48, 40)))])
+    program = compile_graph(graph, inference_passes(2), target).program
+    assert program.scratch_bytes and all(iterations(k) > 1 for k in program.kernels if k.scratch_bytes)
+    check_compiled(graph, replace(target, fork_flops=0), cache)
 
 
 @on_runnable_targets

@@ -26,7 +26,7 @@ from cnnc.products import Emit, build_product
 from cnnc.source import Source, source_of
 from cnnc.trainer import Epoch, Trainer
 from cnnc.units import inference_unit, training_unit
-from tests.small_networks import classifier, digits, dropping, regression
+from tests.small_networks import classifier, digits, dropping, normalizing, regression
 from tests.toy import needs_cc
 
 STEPS = 6
@@ -85,8 +85,8 @@ OPTIMIZERS = (
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 @pytest.mark.parametrize(
     ("make", "data"),
-    [(classifier, digits), (regression, targets), (dropping, digits)],
-    ids=["labels", "squares", "dropout"],
+    [(classifier, digits), (regression, targets), (dropping, digits), (normalizing, digits)],
+    ids=["labels", "squares", "dropout", "batch norm"],
 )
 def test_steps_are_those_of_the_reference(
     make: Callable[[Optimizer], Network],
@@ -140,7 +140,7 @@ def test_a_squared_error_is_trained_too(cache: ObjectCache) -> None:
             refused()
 
 
-@pytest.mark.parametrize("make", [classifier, dropping])
+@pytest.mark.parametrize("make", [classifier, dropping, normalizing])
 @pytest.mark.parametrize("optimizer", [OPTIMIZERS[1], OPTIMIZERS[2]], ids=["sgd", "adam"])
 def test_threads_and_runs_give_the_same_bits(
     optimizer: Optimizer, make: Callable[[Optimizer], Network], cache: ObjectCache
@@ -157,12 +157,16 @@ def test_threads_and_runs_give_the_same_bits(
             np.testing.assert_array_equal(other_weights[name].view(np.uint32), array.view(np.uint32))
 
 
+@pytest.mark.parametrize("make", [classifier, normalizing])
 @pytest.mark.parametrize("count", [1, 7, 16, 17, 48, 50])
-def test_evaluation_counts_every_image_once(count: int, cache: ObjectCache) -> None:
-    trainer = trainer_of(classifier(), 16, cache)
+def test_evaluation_counts_every_image_once(
+    count: int, make: Callable[[], Network], cache: ObjectCache
+) -> None:
+    """By the running statistics, whatever the batch."""
+    trainer = trainer_of(make(), 16, cache)
     trainer.fit(digits(64), 1)
     x, labels = digits(count, seed=2)
-    model = compile(classifier(), weights=trainer.weights(), cache=False)
+    model = compile(make(), weights=trainer.weights(), cache=False)
     right = int((model(x).argmax(axis=1) == labels).sum())
     before = trainer.weights()
     assert trainer.evaluate(x, labels) == right / count
@@ -248,10 +252,11 @@ def test_misfits_are_named(cache: ObjectCache) -> None:
     [SGD(lr=0.05, momentum=0.9, weight_decay=0.01), Adam(lr=0.01, schedule="linear")],
     ids=["sgd", "adam"],
 )
+@pytest.mark.parametrize("make", [classifier, normalizing])
 def test_a_built_program_trains_to_the_same_bits(
-    optimizer: Optimizer, tmp_path: Path, cache: ObjectCache
+    make: Callable[[Optimizer], Network], optimizer: Optimizer, tmp_path: Path, cache: ObjectCache
 ) -> None:
-    source = source_of(classifier(optimizer))
+    source = source_of(make(optimizer))
     compiled = training_unit(source, 16, host())
     program, out = tmp_path / "trains", tmp_path / "w.safetensors"
     build_product(compiled, Emit.PROGRAM, program, source.initial_weights())
@@ -260,7 +265,7 @@ def test_a_built_program_trains_to_the_same_bits(
     np.save(tmp_path / "y.npy", labels)
     options = ["--images", "x.npy", "--labels", "y.npy", "--epochs", "3", "--seed", "9", "--threads", "2"]
     subprocess.run([program, *options, "--out", out], cwd=tmp_path, check=True, capture_output=True)
-    trainer = trainer_of(classifier(optimizer), 16, cache)
+    trainer = trainer_of(make(optimizer), 16, cache)
     trainer.fit((x, labels), 3, seed=9)
     by_program = load_weights(out)
     for name, array in trainer.weights().items():

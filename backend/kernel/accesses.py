@@ -6,7 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cnnc.backend.kernel.intervals import Interval, Nest
-from cnnc.backend.kernel.ir import Affine, Assign, Declare, For, Kernel, Let, Load, Splat, Statement, Store
+from cnnc.backend.kernel.ir import (
+    Affine,
+    Assign,
+    Declare,
+    For,
+    Kernel,
+    Let,
+    Load,
+    Prefetch,
+    Splat,
+    Statement,
+    Store,
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,8 @@ class Touch:
 
 
 def touches(kernel: Kernel) -> Iterator[Touch]:
-    """Every load and store of the kernel, but for those in loops that are always empty."""
+    """Every load and store of the kernel, but for those in loops that are always empty. A prefetch is
+    none."""
     return _touches(kernel.body, Nest())
 
 
@@ -41,7 +54,7 @@ def _touches(block: tuple[Statement, ...], nest: Nest) -> Iterator[Touch]:
     for statement in block:
         if isinstance(statement, For):
             yield from _touches(statement.body, nest.enter(statement))
-        elif not isinstance(statement, Declare):
+        elif not isinstance(statement, Declare | Prefetch):
             yield from _touch(statement, nest)
 
 

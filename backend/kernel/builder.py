@@ -34,6 +34,7 @@ from cnnc.backend.kernel.ir import (
     Load,
     Name,
     Operand,
+    Prefetch,
     Reduce,
     Reg,
     Splat,
@@ -81,6 +82,10 @@ class BufferHandle:
 
     def splat(self, index: Sequence[Coordinate], lanes: int) -> Vec:
         return self.builder.let(Splat(self.buffer.name, tuple(map(affine, index)), lanes))
+
+    def prefetch(self, index: Sequence[Coordinate]) -> None:
+        """Ask for the cache line of an element, which need not exist."""
+        self.builder.append(Prefetch(self.buffer.name, tuple(map(affine, index))))
 
     def store(self, index: Sequence[Coordinate], value: Vec, count: int | None = None) -> None:
         place, lanes = tuple(map(affine, index)), value.lanes

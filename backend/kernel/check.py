@@ -26,6 +26,7 @@ from cnnc.backend.kernel.ir import (
     Load,
     Name,
     Operand,
+    Prefetch,
     Reduce,
     Reg,
     Splat,
@@ -135,6 +136,8 @@ def _check_statement(statement: Statement, scope: _Scope) -> None:
             _check_access(buffer, index, lanes, count, scope)
             _check_stored(buffer, scope)
             _check_operand(value, lanes, scope)
+        case Prefetch(buffer, index):
+            _check_access(buffer, index, 1, 1, scope)
         case For(variable, starts, stops, step):
             _require(bool(starts) and bool(stops), "a loop has at least one start and one stop")
             _require(step >= 1, "the step is at least 1")

@@ -28,6 +28,7 @@ from cnnc.backend.kernel.ir import (
     Load,
     Name,
     Operand,
+    Prefetch,
     Reduce,
     Reg,
     Splat,
@@ -95,6 +96,8 @@ class _Machine:
                 return self._declare(statement)
             case Store():
                 return self._store(statement)
+            case Prefetch():
+                return lambda: None
             case For():
                 return self._for(statement)
 

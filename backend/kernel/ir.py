@@ -81,7 +81,7 @@ SCRATCH_ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Buffer:
-    """A row-major array. Distinct buffers share no element.
+    """A row-major array. Distinct buffers share no element, unless both are only read.
 
     It is dense unless it has a `pitch`: that many elements, at least as many as the last dimension has,
     then lie between the beginnings of neighbouring rows of the last dimension, and what is between the
@@ -297,7 +297,16 @@ class For:
     parallel: bool = False
 
 
-Statement = Let | Declare | Assign | Store | For
+@dataclass(frozen=True)
+class Prefetch:
+    """`prefetch x[i, j]`: asks for the cache line of an element that will be read soon, and does nothing
+    else. The place may lie outside the buffer: processors ignore what cannot be fetched."""
+
+    buffer: str
+    index: tuple[Affine, ...]
+
+
+Statement = Let | Declare | Assign | Store | Prefetch | For
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ checks the grammar only: whether names exist and lanes agree is check.py's quest
     statement := ["parallel"] "for" name "in" bound ".." bound ["step" integer] block
                | "reg" name ":" "f32x"lanes "[" integers "]" "=" literal
                | "store" "x"lanes place "," operand ["count" integer]
+               | "prefetch" place
                | name ["[" integers "]"] "=" instruction
     bound     := affine | ("max" | "min") "(" affine {"," affine} ")"
 """
@@ -37,6 +38,7 @@ from cnnc.backend.kernel.ir import (
     Load,
     Name,
     Operand,
+    Prefetch,
     Reduce,
     Reg,
     Splat,
@@ -103,6 +105,8 @@ class _Parser:
             return self._declare()
         if self._accept("store"):
             return self._store()
+        if self._accept("prefetch"):
+            return Prefetch(*self._place())
         name = self._name()
         if self._token.text == "[":
             target = Reg(name, self._integers())

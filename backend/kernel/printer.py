@@ -29,6 +29,7 @@ from cnnc.backend.kernel.ir import (
     Load,
     Name,
     Operand,
+    Prefetch,
     Reduce,
     Reg,
     Splat,
@@ -56,6 +57,8 @@ def headline(statement: Statement) -> str:
             return f"{_operand(target)} = {_instruction(instruction)}"
         case Store(buffer, index, value, lanes, count):
             return f"store x{lanes} {_place(buffer, index)}, {_operand(value)}{_count(count, lanes)}"
+        case Prefetch(buffer, index):
+            return f"prefetch {_place(buffer, index)}"
         case For():
             return _loop(statement)
 

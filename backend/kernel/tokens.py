@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cnnc.errors import FormatError
 
-RESERVED = frozenset({"for", "parallel", "reg", "store", "count", "inf", "nan"})
+RESERVED = frozenset({"for", "parallel", "reg", "store", "prefetch", "count", "inf", "nan"})
 """Words a kernel may not use as names, since a statement or an operand starts or ends with them."""
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"

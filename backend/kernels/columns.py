@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from cnnc.backend.kernels.contraction import Contraction
+from cnnc.backend.kernels.phases import Phase
 from cnnc.backend.kernels.tiles import split
 
 
@@ -17,7 +17,8 @@ from cnnc.backend.kernels.tiles import split
 class Run:
     """`count` tiles of `pixels` columns, one behind the other from column `first`, that all read alike.
 
-    `reach[s]` are the columns of a tile whose tap s lies inside the source.
+    Columns are counted as the phase counts them. `reach[k]` are the columns of a tile whose tap k lies
+    inside the source.
     """
 
     first: int
@@ -26,15 +27,18 @@ class Run:
     reach: tuple[tuple[int, ...], ...]
 
     @property
-    def reaches_all(self) -> bool:
-        return all(len(columns) == self.pixels for columns in self.reach)
+    def whole_taps(self) -> range:
+        """The taps that reach all columns; they stand together."""
+        whole = [k for k, columns in enumerate(self.reach) if len(columns) == self.pixels]
+        return range(whole[0], whole[-1] + 1) if whole else range(0)
 
 
-def column_runs(shape: Contraction, most: int, multiple: int) -> tuple[Run, ...]:
-    """The tiles of a row, of at most `most` columns each, alike neighbours joined to runs."""
-    sizes = split(shape.result[1], most, multiple)
+def column_runs(phase: Phase, extent: int, most: int, multiple: int = 1) -> tuple[Run, ...]:
+    """The tiles of a row of a phase over `extent` columns of the source, of at most `most` columns each and
+    of multiples of `multiple`, alike neighbours joined to runs."""
+    sizes = split(phase.count, most, multiple)
     starts = itertools.accumulate(sizes, initial=0)
-    tiles = [Run(x, 1, size, _reach(shape, x, size)) for x, size in zip(starts, sizes, strict=False)]
+    tiles = [Run(x, 1, size, _reach(phase, extent, x, size)) for x, size in zip(starts, sizes, strict=False)]
     runs: list[Run] = []
     for tile in tiles:
         last = runs[-1] if runs else None
@@ -45,8 +49,20 @@ def column_runs(shape: Contraction, most: int, multiple: int) -> tuple[Run, ...]
     return tuple(runs)
 
 
-def _reach(shape: Contraction, start: int, size: int) -> tuple[tuple[int, ...], ...]:
+def meeting_columns(run: Run, phase: Phase) -> dict[int, list[tuple[int, int]]]:
+    """For each column of the source, counted from where column 0 of a tile begins to count, the pairs of
+    a column of the tile and a tap that meet there."""
+    meeting: dict[int, list[tuple[int, int]]] = {}
+    for tap, columns in enumerate(run.reach):
+        for j in columns:
+            meeting.setdefault(phase.offset + j * phase.stride + tap * phase.shift, []).append((j, tap))
+    return meeting
+
+
+def _reach(phase: Phase, extent: int, start: int, size: int) -> tuple[tuple[int, ...], ...]:
     return tuple(
-        tuple(j for j in range(size) if 0 <= shape.source_index(1, start + j, s) < shape.source[1])
-        for s in range(shape.kernel[1])
+        tuple(j for j in range(size) if 0 <= start_source + j * phase.stride < extent)
+        for start_source in (
+            phase.offset + start * phase.stride + tap * phase.shift for tap in range(phase.taps)
+        )
     )

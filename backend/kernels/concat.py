@@ -63,7 +63,9 @@ def _copy(site: Site, axis: int, ranges: Sequence[_Range]) -> Kernel:
             _, rows, length = _view(each.like, axis)
             step = (0, 1) if layouts[0].axes[-1] == axis else (rows // each.like.shape[axis], 0)
             copy = _Rows(k, i, arguments.operands[each.number], target, rows, length)
-            copy.write(site.lanes(length), *((at * step[0], at * step[1]) for at in (each.first, each.to_first)))
+            copy.write(
+                site.lanes(length), *((at * step[0], at * step[1]) for at in (each.first, each.to_first))
+            )
     return k.build()
 
 

@@ -1,8 +1,8 @@
 """The geometry of a contraction: convolution, its input gradient and dense products seen as one.
 
-Every one of them is `result[n, m, y, x] = sum over r, s, c of source[n, c, y*sh + r*dh - top,
-x*sw + s*dw - left] * weight(m, r, s, c)`. An input gradient of stride 1 is a convolution with the
-filter flipped and its axes exchanged; a dense product is a 1x1 convolution whose pixels are the batch.
+Every one of them is a sum over taps and channels of source elements times weights. Which source rows and
+columns the taps of a result reach is the matter of phases.py; an input gradient is a convolution with the
+filter turned and its axes exchanged, a dense product a 1x1 convolution whose pixels are the batch.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from cnnc.backend.kernels.phases import Phase, forward_phase, gradient_phases
 from cnnc.backend.kernels.site import Site, Tensor
-from cnnc.backend.kernels.tiles import row_cycles
+from cnnc.backend.kernels.tiles import Field, row_cycles
 from cnnc.backend.target import Target
 from cnnc.ir.layout import CHANNELS_LAST
 from cnnc.ir.types import TensorType
@@ -20,8 +21,9 @@ from cnnc.ops.conv import Conv2d, Conv2dInputGrad
 
 @dataclass(frozen=True)
 class Contraction:
-    """Extents of a contraction; `channels` and `maps` count one group. `flipped` says that tap (r, s)
-    reads the weight of the opposite tap, as in an input gradient."""
+    """Extents of a contraction; `channels` and `maps` count one group. Stride, origin (the padding above and
+    to the left) and dilation are those of the convolution, also where this is its input gradient, `flipped`:
+    then the source is dy and the result dx."""
 
     batch: int
     groups: int
@@ -40,12 +42,24 @@ class Contraction:
         """A 1x1 window that visits every pixel: rows may be cut and joined at will."""
         return self.kernel == (1, 1) and self.stride == (1, 1) and self.source == self.result
 
+    @property
+    def is_depthwise(self) -> bool:
+        """One channel and one map per group, of several."""
+        return self.groups > 1 and self.channels == self.maps == 1
+
+    def phases(self, axis: int) -> tuple[Phase, ...]:
+        """The phases of the result's rows (0) or columns (1), those with most positions first."""
+        geometry = self.kernel[axis], self.stride[axis], self.origin[axis], self.dilation[axis]
+        if self.flipped:
+            return gradient_phases(self.result[axis], *geometry)
+        return (forward_phase(self.result[axis], *geometry),)
+
     def overhangs(self, axis: int) -> bool:
         """Whether some window reaches beyond the source along rows (0) or columns (1)."""
-        reach = (self.result[axis] - 1) * self.stride[axis] + (self.kernel[axis] - 1) * self.dilation[axis]
-        return self.origin[axis] > 0 or reach - self.origin[axis] > self.source[axis] - 1
+        return any(phase.overhangs(self.source[axis]) for phase in self.phases(axis))
 
     def source_index(self, axis: int, position: int, tap: int) -> int:
+        """The source row (0) or column (1) that a tap of a convolution reads at a position of the result."""
         return position * self.stride[axis] + tap * self.dilation[axis] - self.origin[axis]
 
     @property
@@ -73,9 +87,8 @@ def forward(op: Conv2d, x: TensorType, w: TensorType, y: TensorType) -> Contract
 
 
 def input_grad(op: Conv2dInputGrad, dy: TensorType, w: TensorType, dx: TensorType) -> Contraction:
-    """An input gradient of stride 1: the flipped filter over dy, shifted by what the pad leaves."""
+    """An input gradient as it stands."""
     maps, channels, kh, kw = w.shape
-    origin = ((kh - 1) * op.dilation[0] - op.pad[0], (kw - 1) * op.dilation[1] - op.pad[1])
     return Contraction(
         dy.shape[0],
         op.groups,
@@ -84,8 +97,8 @@ def input_grad(op: Conv2dInputGrad, dy: TensorType, w: TensorType, dx: TensorTyp
         (dy.shape[2], dy.shape[3]),
         (dx.shape[2], dx.shape[3]),
         (kh, kw),
-        (1, 1),
-        origin,
+        op.stride,
+        op.pad[:2],
         op.dilation,
         flipped=True,
     )
@@ -94,6 +107,12 @@ def input_grad(op: Conv2dInputGrad, dy: TensorType, w: TensorType, dx: TensorTyp
 def dense(rows: int, channels: int, maps: int) -> Contraction:
     """A dense product over `rows` rows: each row is a pixel of one image."""
     return Contraction(1, 1, channels, maps, (rows, 1), (rows, 1), (1, 1))
+
+
+def tile_field(shape: Contraction, window: tuple[int, int] = (1, 1)) -> Field:
+    """What is cut into register tiles: the pixels of the phase with the most."""
+    rows, columns = (shape.phases(axis)[0].count for axis in (0, 1))
+    return Field(rows, columns, window)
 
 
 def fold_rows(shape: Contraction, target: Target, vectors: int) -> Contraction:

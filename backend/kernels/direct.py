@@ -1,8 +1,9 @@
-"""Direct contraction: convolution, stride-1 input gradient and dense product as register-tiled FMAs.
+"""Direct contraction: convolution, input gradient and dense product as register-tiled FMAs.
 
 A tile of pixels x vectors of maps is accumulated over all taps and channels, then handed to the
 epilogue while it is still in registers. Source elements are broadcast, so the source may have any
-layout without blocks; maps run along the lanes, so results are channels-last.
+layout without blocks; maps run along the lanes, so results are channels-last. A strided input gradient is
+computed phase by phase (phases.py), each of them a dense contraction.
 """
 
 from __future__ import annotations
@@ -14,41 +15,54 @@ from dataclasses import dataclass, replace
 from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.columns import Run, column_runs
-from cnnc.backend.kernels.contraction import Contraction, as_images, dense, fold_rows, forward, input_grad
+from cnnc.backend.kernels.contraction import (
+    Contraction,
+    as_images,
+    dense,
+    fold_rows,
+    forward,
+    input_grad,
+    tile_field,
+)
+from cnnc.backend.kernels.depthwise import depthwise
+from cnnc.backend.kernels.phases import Phase
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
+from cnnc.backend.kernels.rows import SourceRows, each_filter_row, each_part
 from cnnc.backend.kernels.site import Arguments, Site, Tensor, channel_tiles, declare
-from cnnc.backend.kernels.tiles import pixels_for
+from cnnc.backend.kernels.tiles import pixels_for, shape_for
 from cnnc.backend.kernels.weights import Weights
-from cnnc.errors import UnsupportedError
 from cnnc.ir.layout import CHANNELS_LAST, Layout
 from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad
 from cnnc.ops.dense import Dense, DenseInputGrad
 
 STRAIGHT_CHANNELS = 8
-"""Up to so many channels the loop over them is unrolled whole, and over the columns of the filter too."""
+"""Up to so many channels the loop over them is unrolled whole, and over the columns of the filter that reach
+a part of a tile too."""
 
 _Tap = tuple[Affine, tuple[int, ...]]
 """A column of the filter, and the columns of a tile whose source it reaches."""
 
 
 def conv2d(site: Site) -> Kernel:
-    """Any stride, dilation and group count; with dilation the rows must not be padded."""
+    """Any stride, padding, dilation and group count."""
     region = Region(site)
     assert isinstance(region.anchor, Conv2d)
     x, w = region.anchor_tensor(0), region.anchor_tensor(1)
-    shape = forward(region.anchor, x.type, w.type, region.result.type)
-    return direct(site, shape)
+    return convolution(site, forward(region.anchor, x.type, w.type, region.result.type))
 
 
 def conv2d_input_grad(site: Site) -> Kernel:
-    """Stride 1 only; greater strides are made of it and of dilate2d before kernels are chosen."""
+    """Any stride, padding, dilation and group count."""
     region = Region(site)
     assert isinstance(region.anchor, Conv2dInputGrad)
-    if region.anchor.stride != (1, 1):
-        raise UnsupportedError(f"an input gradient of stride {region.anchor.stride} has no kernel of its own")
     dy, w = region.anchor_tensor(0), region.anchor_tensor(1)
-    return direct(site, input_grad(region.anchor, dy.type, w.type, region.result.type))
+    return convolution(site, input_grad(region.anchor, dy.type, w.type, region.result.type))
+
+
+def convolution(site: Site, shape: Contraction) -> Kernel:
+    """Depthwise ones have a kernel of their own."""
+    return depthwise(site, shape) if shape.is_depthwise else direct(site, shape)
 
 
 def dense_product(site: Site) -> Kernel:
@@ -98,32 +112,32 @@ def _rank(site: Site, number: int) -> int:
 
 @dataclass(frozen=True)
 class _Block:
-    """A block of maps: its number, the maps a whole block has, and (vector, count) of what it holds."""
+    """A block of maps: its number, and (vector, count) of what it holds."""
 
-    number: Coordinate
-    size: int
+    number: Affine
     vectors: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tile stands: image, group, first row and first column."""
+    """Where a tile stands: image, group, and as the phases count them, first row and first column."""
 
-    image: Coordinate
-    group: Coordinate
-    row: Coordinate
-    column: Coordinate
+    image: Affine
+    group: Affine
+    row: Affine
+    column: Affine
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Rows of a tile while they are accumulated: the registers, where the tile stands, what it covers."""
+class _Tile:
+    """A tile of pixels while it is accumulated: its registers, where it stands, its rows and columns."""
 
     acc: Tile
     place: _Place
-    rows: tuple[int, ...]
-    run: Run
     block: _Block
+    phases: tuple[Phase, Phase]
+    rows: int
+    run: Run
 
 
 class _Direct:
@@ -139,11 +153,10 @@ class _Direct:
         handle = self.arguments.operands[self.region.operand(1)]
         self.lanes, self.block = self._blocking(layout.block)
         self.weights = Weights(handle, layout, shape, self.lanes)
-        rows, columns = self.region.window
-        self.rows = rows
         vectors = len(channel_tiles(min(self.block, shape.maps), self.lanes))
-        most = pixels_for(site.target, shape.result[1], vectors, rows, columns)
-        self.runs = column_runs(shape, most, columns)
+        self.tile_rows = shape_for(site.target, tile_field(shape, self.region.window), vectors).rows
+        self.phases = shape.phases(0), shape.phases(1)
+        self.parts = -(-self.phases[0][0].count // self.tile_rows)
 
     def _blocking(self, packed: int) -> tuple[int, int]:
         """Lanes and maps of a block: those of the packing, or without one the target's own."""
@@ -155,35 +168,26 @@ class _Direct:
         return lanes, lanes * min(4, -(-self.shape.maps // lanes))
 
     def build(self) -> Kernel:
-        whole, rest = divmod(self.shape.maps, self.block)
-        tiles = self.shape.result[0] // self.rows
+        blocks = -(-self.shape.maps // self.block)
         with ExitStack() as nest:
 
             def parallel(name: str, extent: int) -> Affine:
                 return nest.enter_context(self.k.loop(name, 0, extent, parallel=True))
 
-            outer = parallel("block", whole) if not rest and self._weights_outer() else None
-            image, row, group = (
+            outer = parallel("block", blocks) if self._weights_outer() else None
+            image, part, group = (
                 parallel("n", self.shape.batch),
-                parallel("row", tiles),
+                parallel("row", self.parts),
                 parallel("group", self.shape.groups) if self.shape.groups > 1 else affine(0),
             )
-            inner = outer if outer is not None or rest else parallel("block", whole)
-            place = _Place(image, group, row * self.rows, 0)
-            vectors = tuple(enumerate(c for _, c in channel_tiles(self.block, self.lanes)))
-            if inner is not None:
-                self._row(place, _Block(inner, self.block, vectors))
-            else:
-                self._blocks(place, whole, rest, vectors)
-        return self.k.build()
+            number = outer if outer is not None else parallel("block", blocks)
 
-    def _blocks(self, place: _Place, whole: int, rest: int, vectors: tuple[tuple[int, int], ...]) -> None:
-        """All blocks of maps, the last of which is not full."""
-        if whole:
-            with self.k.once_or_loop("block", whole) as number:
-                self._row(place, _Block(number, self.block, vectors))
-        tail = tuple(enumerate(c for _, c in channel_tiles(rest, self.lanes)))
-        self._row(place, _Block(whole, self.block, tail))
+            def block(number: Affine, maps: int) -> None:
+                vectors = tuple(enumerate(c for _, c in channel_tiles(maps, self.lanes)))
+                self._phases(image, group, part, _Block(number, vectors))
+
+            each_part(self.k, number, blocks, self.shape.maps, self.block, block)
+        return self.k.build()
 
     def _weights_outer(self) -> bool:
         """Whether to keep a block of weights while all pixels pass: if weights outweigh the source."""
@@ -191,84 +195,106 @@ class _Direct:
         source = self.shape.channels * self.shape.source[0] * self.shape.source[1]
         return self.shape.groups == 1 and weights > self.shape.batch * source
 
-    def _row(self, place: _Place, block: _Block) -> None:
-        for run in self.runs:
-            with self.k.once_or_loop("tile", run.count) as tile:
-                column = tile * run.pixels + run.first
-                self._tile(_Place(place.image, place.group, place.row, column), run, block)
+    def _phases(self, image: Affine, group: Affine, part: Affine, block: _Block) -> None:
+        """The rows of all phases in one part of the result, and in each the tiles of all phases."""
+        for row_phase in self.phases[0]:
 
-    def _tile(self, place: _Place, run: Run, block: _Block) -> None:
-        """Accumulate one tile and finish it. Padded rows reach differently far and go one by one."""
-        acc = self.k.register("acc", self.lanes, (self.rows, run.pixels, len(block.vectors)))
-        all_rows = tuple(range(self.rows))
-        for rows in ((row,) for row in all_rows) if self.shape.overhangs(0) else (all_rows,):
-            self._accumulate(_Part(acc, place, rows, run, block))
+            def rows(number: Affine, count: int, row_phase: Phase = row_phase) -> None:
+                for column_phase in self.phases[1]:
+                    for run in self._runs(column_phase, count, len(block.vectors)):
+                        with self.k.once_or_loop("tile", run.count) as tile:
+                            place = _Place(
+                                image, group, number * self.tile_rows, tile * run.pixels + run.first
+                            )
+                            self._tile(place, block, (row_phase, column_phase), count, run)
+
+            each_part(self.k, part, self.parts, row_phase.count, self.tile_rows, rows)
+
+    def _runs(self, phase: Phase, rows: int, vectors: int) -> tuple[Run, ...]:
+        """The tiles of `rows` rows of a phase: for few maps or rows they are wider than elsewhere."""
+        multiple = self.region.window[1]
+        most = pixels_for(self.site.target, phase.count, vectors, rows, multiple)
+        return column_runs(phase, self.shape.source[1], most, multiple)
+
+    def _tile(self, place: _Place, block: _Block, phases: tuple[Phase, Phase], rows: int, run: Run) -> None:
+        """Accumulate one tile and finish it."""
+        acc = self.k.register("acc", self.lanes, (rows, run.pixels, len(block.vectors)))
+        tile, numbers = _Tile(acc, place, block, phases, rows, run), tuple(range(rows))
+        if run.reach:
+            each_filter_row(
+                self.k,
+                phases[0],
+                self.shape.source[0],
+                place.row,
+                numbers,
+                lambda r, reached: self._taps(tile, phases[0].filter(r), reached),
+            )
         epilogue = Epilogue(self.k, self.region, self.arguments)
         for number, (vector, count) in enumerate(block.vectors):
-            channel = block.number * block.size + place.group * self.shape.maps + vector * self.lanes
+            channel = block.number * self.block + place.group * self.shape.maps + vector * self.lanes
             values: dict[Point, Vec] = {
-                point(place.image, channel, place.row + row, place.column + j): acc[row, j, number]
-                for row in all_rows
+                point(
+                    place.image, channel, phases[0].result(place.row + i), phases[1].result(place.column + j)
+                ): acc[i, j, number]
+                for i in numbers
                 for j in range(run.pixels)
             }
             epilogue.finish(values, count)
 
-    def _accumulate(self, part: _Part) -> None:
-        """Add all taps and channels."""
-        shape = self.shape
-        if not shape.overhangs(0):
-            with self.k.once_or_loop("r", shape.kernel[0]) as r:
-                self._taps(part, r)
-            return
-        if shape.dilation[0] != 1:
-            raise UnsupportedError("a dilated convolution with padded rows has no kernel of its own")
-        above = shape.origin[0] - (part.place.row + part.rows[0]) * shape.stride[0]
-        with self.k.loop("r", (0, above), (shape.kernel[0], above + shape.source[0])) as r:
-            self._taps(part, r)
+    def _taps(self, tile: _Tile, r: Coordinate, rows: SourceRows) -> None:
+        """The columns of the filter, in their order, for so the weights lie in memory: a loop over those that
+        reach the whole tile, the others one by one, or all at once for few channels."""
+        meet = self.shape.channels <= STRAIGHT_CHANNELS and len(tile.block.vectors) == 1
+        whole = tile.run.whole_taps if len(tile.run.whole_taps) > 1 and not meet else range(0)
+        parts = [
+            (affine(s), columns) for s, columns in enumerate(tile.run.reach) if columns and s not in whole
+        ]
+        before = [tap for tap in parts if not whole or tap[0].constant < whole.start]
+        self._each_tap(tile, r, before, rows)
+        if whole:
+            with self.k.loop("s", whole.start, whole.stop) as s:
+                self._channels(tile, r, [(s, tile.run.reach[whole.start])], rows)
+        self._each_tap(tile, r, parts[len(before) :], rows)
 
-    def _taps(self, part: _Part, r: Affine) -> None:
-        """The columns of the filter: all at once for few channels, else one by one, by a loop where every
-        tap reaches all."""
-        taps = [(affine(s), reach) for s, reach in enumerate(part.run.reach) if reach]
+    def _each_tap(self, tile: _Tile, r: Coordinate, taps: Sequence[_Tap], rows: SourceRows) -> None:
+        """Taps that each reach some columns of a tile."""
+        together = self.shape.channels <= STRAIGHT_CHANNELS
+        for group in (taps,) if together and taps else ([tap] for tap in taps):
+            self._channels(tile, r, group, rows)
+
+    def _channels(self, tile: _Tile, r: Coordinate, taps: Sequence[_Tap], rows: SourceRows) -> None:
+        """All channels. Tiles of one vector take them one by one: the next channel's weights would need a
+        register that a large tile does not have, and few instructions go to the loop of one."""
+        factor = 1 if len(tile.block.vectors) == 1 and self.shape.channels > STRAIGHT_CHANNELS else 2
         if self.shape.channels <= STRAIGHT_CHANNELS:
-            for channel in range(self.shape.channels):
-                self._step(part, r, taps, affine(channel))
-            return
-        if part.run.reaches_all and len(taps) > 1:
-            with self.k.loop("s", 0, len(taps)) as s:
-                self._channels(part, r, (s, taps[0][1]))
-            return
-        for tap in taps:
-            self._channels(part, r, tap)
+            factor = self.shape.channels
+        self.k.unrolled("c", self.shape.channels, factor, lambda c: self._step(tile, r, taps, c, rows))
 
-    def _channels(self, part: _Part, r: Affine, tap: _Tap) -> None:
-        self.k.unrolled("c", self.shape.channels, 2, lambda c: self._step(part, r, [tap], c))
-
-    def _step(self, part: _Part, r: Affine, taps: Sequence[_Tap], channel: Affine) -> None:
+    def _step(
+        self, tile: _Tile, r: Coordinate, taps: Sequence[_Tap], channel: Affine, rows: SourceRows
+    ) -> None:
         """The FMAs of one channel and one row of the filter. Each source element is broadcast once, for all
         the taps and pixels that meet there: loaded again it would be kept in a register, and spill."""
-        shape, place, acc = self.shape, part.place, part.acc
+        shape, place, phase, acc = self.shape, tile.place, tile.phases[1], tile.acc
         meeting: dict[Affine, list[tuple[int, list[Vec]]]] = {}
         for s, reach in taps:
-            weights = self._weights(part, (r, s), channel)
+            weights = self._weights(tile, (r, phase.filter(s)), channel)
             for j in reach:
-                column = s * shape.dilation[1] + (j * shape.stride[1] - shape.origin[1])
-                meeting.setdefault(column, []).append((j, weights))
+                meeting.setdefault(affine(phase.source(affine(j), s)), []).append((j, weights))
         source_channel = channel + place.group * shape.channels
-        for row in part.rows:
-            y = (place.row + row) * shape.stride[0] + r * shape.dilation[0] - shape.origin[0]
+        for row, y in rows.items():
             for column in sorted(meeting, key=lambda c: c.constant):
-                x = place.column * shape.stride[1] + column
+                x = place.column * phase.stride + column
                 index = self.source_tensor.place((place.image, source_channel, y, x))
                 value = self.source.splat(index, self.lanes)
                 for j, weights in meeting[column]:
                     for number, weight in enumerate(weights):
                         acc[row, j, number] = self.k.fma(value, weight, acc[row, j, number])
 
-    def _weights(self, part: _Part, tap: tuple[Affine, Affine], channel: Affine) -> list[Vec]:
-        """The vectors of weights of a block of maps, for a tap and channel."""
-        block, group = part.block, part.place.group
+    def _weights(self, tile: _Tile, place: tuple[Coordinate, Coordinate], channel: Affine) -> list[Vec]:
+        """The vectors of weights of a block of maps, for a place of the filter and a channel."""
+        block, group = tile.block, tile.place.group
         return [
-            self.weights.load(group, block.number, block.size, tap, channel, vector, count)
+            self.weights.load(group, block.number, self.block, place, channel, vector, count)
             for vector, count in block.vectors
         ]

@@ -1,7 +1,8 @@
 """Elementwise ops, alone or in a region of nothing else, over memory of any layout.
 
 All full operands and all results lie in memory in one order, so without channel operands the kernel
-need not know their shape: it runs over flat memory, but for tensors inside wider ones. A padded tail is computed with and stays harmless.
+need not know their shape: it runs over flat memory, but for tensors inside wider ones. A padded tail is
+computed with and stays harmless.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -57,6 +58,17 @@ def parallel_tiles(
             body(start, channel_tiles(step, lanes))
         with k.loop("rest", (group, whole), (group + 1, whole + 1)) as start:
             body(start, channel_tiles(extent - whole, lanes))
+
+
+def each_run(k: KernelBuilder, name: str, sizes: Sequence[int], body: Callable[[Affine, int], None]) -> None:
+    """`body(start, size)` for parts of the given sizes, one behind the other: a loop for each run of equal
+    sizes."""
+    first = 0
+    for size, run in itertools.groupby(sizes):
+        count = len(list(run))
+        with k.once_or_loop(name, count) as number:
+            body(number * size + first, size)
+        first += count * size
 
 
 def flat_vectors(k: KernelBuilder, size: int, lanes: int, begin: Callable[[], Body]) -> None:

@@ -1,16 +1,15 @@
 """Sums over a batch by channel, for batch normalization, and the scaling of weights that takes its place.
 
-Maps are seen as rows of channels. A parallel iteration sums up one part of the rows, in blocks so small that a
-block stays in the second-level cache while its channels are read, a few vectors at a time.
+Maps are seen as rows of channels. A parallel iteration sums up one part of the rows, in blocks so small
+that a block stays in the second-level cache while its channels are read, a few vectors at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cnnc.backend.kernel.builder import KernelBuilder, Vec
+from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.loops import Accumulators, Tiles, nest, vectors
 from cnnc.backend.kernels.site import Site, Tensor, channel_tiles, declare
@@ -18,8 +17,8 @@ from cnnc.ops.batch_sums import BatchMoments, BatchNormSums, MergeMoments, row_c
 from cnnc.ops.norm import ScaleMaps
 
 MOST_VECTORS = 8
-"""Read side by side: so long a stretch of each row that memory is read ahead. The sums that registers cannot hold
-are in the first-level cache."""
+"""Read side by side: so long a stretch of each row that memory is read ahead. The sums that registers
+cannot hold are in the first-level cache."""
 
 IN_FLIGHT = 4
 """Sums under way at a time, of each kind: two additions a cycle, four cycles each."""
@@ -31,52 +30,24 @@ LEAST_RUN = 16
 """Rows of a block at least, however wide they are, a power of two."""
 
 Factors = Callable[[Affine, int], tuple[Vec, Vec]]
-"""Of a row and the number of a vector in it: what is summed, and what that is multiplied by for the other sum."""
+"""Of a row and the number of a vector in it: what is summed, and what that is multiplied by for the other
+sum."""
+
+Begin = Callable[[Affine, Affine, Affine, int], None]
+"""Of a part, its first row, and the start and length of a vector of channels."""
+
+Block = Callable[[Affine, Affine, Affine, int], None]
+"""Of a part, its first row, and the first row and the height of a block."""
 
 
 def batch_moments(site: Site) -> Kernel:
-    """Means and sums of squares of each part.
-
-    Welford's update, by blocks of rows: let the rows so far have the mean m and the squares s, and the
-    differences of the block's rows from m the sum t and the squares u. With d = t / (all these rows) the
-    mean becomes m + d and the squares s + u - t * d. At first m is a row of the part, so that
-    differences are small.
-    """
+    """Means and sums of squares of each part."""
     assert isinstance(site.op, BatchMoments)
     k = KernelBuilder(site.op.name)
     rows = _Rows.of(k, site.operands[0], site, site.op.rows)
     arguments = declare(k, site, rows.view, read_back=True)
-    (x,), (mean, squares) = arguments.operands, arguments.results
-    lanes = rows.lanes
-    with rows.parts() as (part, first):
-
-        def begin(start: Affine, count: int) -> None:
-            mean.store((part, start), x.load((first, start), lanes, count), count)
-            squares.store((part, start), k.constant(0.0, lanes), count)
-
-        def block(row: Affine, height: int) -> None:
-            known = k.broadcast(k.index(row - first + height, 1), lanes)
-            share = k.compute("div", 1.0, known)
-
-            def group(start: Affine, tiles: Tiles) -> None:
-                means = [mean.load((part, start + s), lanes, count) for s, count in tiles]
-
-                def differences(at: Affine, number: int) -> tuple[Vec, Vec]:
-                    s, count = tiles[number]
-                    difference = x.load((at, start + s), lanes, count) - means[number]
-                    return difference, difference
-
-                sums = rows.add_up(row, height, len(tiles), differences)
-                for (s, count), old, (total, product) in zip(tiles, means, sums, strict=True):
-                    place, step = (part, start + s), total * share
-                    mean.store(place, old + step, count)
-                    before = squares.load(place, lanes, count)
-                    squares.store(place, before + (product - total * step), count)
-
-            rows.groups(group)
-
-        vectors(k, rows.channels, lanes, begin)
-        rows.blocks(first, block)
+    moments = _Moments(k, rows, *arguments.operands, *arguments.results)
+    rows.visit(moments.begin, moments.block)
     return k.build()
 
 
@@ -86,33 +57,88 @@ def batch_norm_sums(site: Site) -> Kernel:
     k = KernelBuilder(site.op.name)
     rows = _Rows.of(k, site.operands[0], site, site.op.rows)
     arguments = declare(k, site, rows.view, read_back=True)
-    (dy, x, mean), results = arguments.operands, arguments.results
-    lanes = rows.lanes
-    with rows.parts() as (part, first):
-
-        def begin(start: Affine, count: int) -> None:
-            for result in results:
-                result.store((part, start), k.constant(0.0, lanes), count)
-
-        def block(row: Affine, height: int) -> None:
-            def group(start: Affine, tiles: Tiles) -> None:
-                means = [mean.load((start + s,), lanes, count) for s, count in tiles]
-
-                def factors(at: Affine, number: int) -> tuple[Vec, Vec]:
-                    s, count = tiles[number]
-                    place = (at, start + s)
-                    return dy.load(place, lanes, count), x.load(place, lanes, count) - means[number]
-
-                for (s, count), sums in zip(tiles, rows.add_up(row, height, len(tiles), factors), strict=True):
-                    for result, value in zip(results, sums, strict=True):
-                        place = (part, start + s)
-                        result.store(place, result.load(place, lanes, count) + value, count)
-
-            rows.groups(group)
-
-        vectors(k, rows.channels, lanes, begin)
-        rows.blocks(first, block)
+    sums = _Sums(k, rows, *arguments.operands, *arguments.results)
+    rows.visit(sums.begin, sums.block)
     return k.build()
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Welford's update, by blocks of rows: let the rows so far have the mean m and the squares s, and the
+    differences of the block's rows from m the sum t and the squares u. With d = t / (all these rows) the
+    mean becomes m + d and the squares s + u - t * d. At first m is the mean of the part's first few rows,
+    so that differences are small.
+    """
+
+    k: KernelBuilder
+    rows: _Rows
+    x: BufferHandle
+    mean: BufferHandle
+    squares: BufferHandle
+
+    def begin(self, part: Affine, first: Affine, start: Affine, count: int) -> None:
+        lanes, few = self.rows.lanes, self.rows.least
+        total = self.k.register("total", lanes, (1,))
+        with self.k.loop("i", 0, few) as i:
+            total[0,] = total[0,] + self.x.load((first + i, start), lanes, count)
+        self.mean.store((part, start), total[0,] * (1.0 / few), count)
+        self.squares.store((part, start), self.k.constant(0.0, lanes), count)
+
+    def block(self, part: Affine, first: Affine, row: Affine, height: int) -> None:
+        known = self.k.broadcast(self.k.index(row - first + height, 1), self.rows.lanes)
+        share = self.k.compute("div", 1.0, known)
+        self.rows.groups(lambda start, tiles: self._group(part, row, height, share, start, tiles))
+
+    def _group(self, part: Affine, row: Affine, height: int, share: Vec, start: Affine, tiles: Tiles) -> None:
+        lanes = self.rows.lanes
+        means = [self.mean.load((part, start + s), lanes, count) for s, count in tiles]
+
+        def differences(at: Affine, number: int) -> tuple[Vec, Vec]:
+            s, count = tiles[number]
+            difference = self.x.load((at, start + s), lanes, count) - means[number]
+            return difference, difference
+
+        sums = self.rows.add_up(row, height, len(tiles), differences)
+        for (s, count), old, (total, product) in zip(tiles, means, sums, strict=True):
+            place, step = (part, start + s), total * share
+            self.mean.store(place, old + step, count)
+            before = self.squares.load(place, lanes, count)
+            self.squares.store(place, before + (product - total * step), count)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """The two sums of a part, added to block by block."""
+
+    k: KernelBuilder
+    rows: _Rows
+    dy: BufferHandle
+    x: BufferHandle
+    mean: BufferHandle
+    first: BufferHandle
+    second: BufferHandle
+
+    def begin(self, part: Affine, first: Affine, start: Affine, count: int) -> None:
+        for result in (self.first, self.second):
+            result.store((part, start), self.k.constant(0.0, self.rows.lanes), count)
+
+    def block(self, part: Affine, first: Affine, row: Affine, height: int) -> None:
+        self.rows.groups(lambda start, tiles: self._group(part, row, height, start, tiles))
+
+    def _group(self, part: Affine, row: Affine, height: int, start: Affine, tiles: Tiles) -> None:
+        lanes = self.rows.lanes
+        means = [self.mean.load((start + s,), lanes, count) for s, count in tiles]
+
+        def factors(at: Affine, number: int) -> tuple[Vec, Vec]:
+            s, count = tiles[number]
+            place = (at, start + s)
+            return self.dy.load(place, lanes, count), self.x.load(place, lanes, count) - means[number]
+
+        sums = self.rows.add_up(row, height, len(tiles), factors)
+        for (s, count), pair in zip(tiles, sums, strict=True):
+            place = (part, start + s)
+            for result, value in zip((self.first, self.second), pair, strict=True):
+                result.store(place, result.load(place, lanes, count) + value, count)
 
 
 @dataclass(frozen=True)
@@ -136,19 +162,26 @@ class _Rows:
             block //= 2
         return cls(k, row_count(x.type), channels, part, block, site.lanes(channels))
 
+    @property
+    def least(self) -> int:
+        """Rows that every part has, the last as well, and no more than a few."""
+        return min(LEAST_RUN, self.count, (self.count - 1) % self.part + 1)
+
     def view(self, tensor: Tensor) -> tuple[int, ...]:
         """The tensor's memory as rows of channels; what is a row or several already stays."""
         return (self.count, self.channels) if tensor.type.rank == 4 else tensor.physical
 
-    @contextmanager
-    def parts(self) -> Iterator[tuple[Affine, Affine]]:
-        """A parallel loop over the parts: the number and the first row of each."""
+    def visit(self, begin: Begin, block: Block) -> None:
+        """In parallel for each part: `begin` for every vector of its channels, then `block` for every block
+        of its rows, in order."""
         with self.k.loop("part", 0, -(-self.count // self.part), parallel=True) as part:
-            yield part, part * self.part
+            first = part * self.part
+            vectors(self.k, self.channels, self.lanes, lambda start, count: begin(part, first, start, count))
+            self.blocks(first, lambda row, height: block(part, first, row, height))
 
     def blocks(self, first: Affine, body: Callable[[Affine, int], None]) -> None:
-        """`body(row, height)` for the blocks of the part that begins with `first`; the last block of all may be
-        lower."""
+        """`body(row, height)` for the blocks of the part that begins with `first`; the last block of all
+        may be lower."""
         whole = self.count - self.count % self.block
         if whole:
             stops = first + (self.part - self.block + 1), whole - self.block + 1

@@ -240,6 +240,7 @@ def _max_of_run(grad: _Grad, run: _Run, at: _Vector) -> None:
                     sums[wanted[c],] = sums[wanted[c],] + given
                 rest[number,] = k.compute("select_eq", found[c], highest, 0.0, rest[number,])
 
+    _prefetch(grad, run, x, y, dy)
     with _windows_row(grad, run) as (oy, tap):
         rest = k.register("rest", at.lanes, (len(run.windows),))
         for number, (d, _) in enumerate(run.windows):
@@ -248,6 +249,18 @@ def _max_of_run(grad: _Grad, run: _Run, at: _Vector) -> None:
             offer(rest, oy, windows.row(oy, r), take=False)
         offer(rest, oy, run.y, take=True)
     _finish(grad, run, at, [sums[i,] for i in range(len(wanted))])
+
+
+def _prefetch(grad: _Grad, run: _Run, x: Pixels, y: Pixels, dy: Pixels) -> None:
+    """Ask for what the next run of cells is the first to read: so few reads of this one miss the caches
+    that the processor, which looks ahead some hundred instructions, would wait for them one by one."""
+    cells = max(1, len(run.columns) // grad.windows.stride[1])
+    following = run.column + cells
+    for c in run.columns:
+        x.prefetch(run.y, grad.windows.column(following, c))
+    for cell in range(cells):
+        for operand in (y, dy):
+            operand.prefetch(run.row, following + cell)
 
 
 def _mean_of_run(grad: _Grad, shares: Shares, run: _Run, at: _Vector) -> None:

@@ -34,6 +34,7 @@ from cnnc.backend.kernels.region import Region
 from cnnc.backend.kernels.relayout import relayout, reshape
 from cnnc.backend.kernels.site import Site
 from cnnc.backend.kernels.softmax import log_softmax, log_softmax_grad, softmax, softmax_grad
+from cnnc.backend.kernels.updates import sum_parts
 from cnnc.backend.kernels.weight_grad import conv2d_weight_grad, dense_weight_grad
 from cnnc.backend.kernels.winograd import winograd_conv2d
 from cnnc.backend.kernels.winograd_weight_grad import winograd_weight_grad
@@ -55,6 +56,7 @@ from cnnc.ops.loss import (
     SquaredErrorGrad,
 )
 from cnnc.ops.norm import ScaleMaps
+from cnnc.ops.partial import SumParts
 from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
 from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
@@ -67,6 +69,7 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
         Conv2d: conv2d,
         Conv2dInputGrad: conv2d_input_grad,
         Conv2dWeightGrad: conv2d_weight_grad,
+        SumParts: sum_parts,
         Dense: dense_product,
         DenseInputGrad: dense_input_grad,
         DenseWeightGrad: dense_weight_grad,

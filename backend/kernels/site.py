@@ -71,7 +71,9 @@ class Tensor:
         pitch would be run together."""
         seen = replace(self, type=type, layout=layout)
         if not self.is_dense and seen.physical[-1] != self.physical[-1]:
-            raise UnsupportedError(f"rows of {self.type}, which lie in a wider tensor, cannot be run together")
+            raise UnsupportedError(
+                f"rows of {self.type}, which lie in a wider tensor, cannot be run together"
+            )
         return seen
 
     def place(self, index: Sequence[Coordinate]) -> tuple[Coordinate, ...]:
@@ -128,7 +130,8 @@ def declare(
     taken = set(site.in_place.values())
     written = Access.READWRITE if read_back else Access.WRITE
     operands = tuple(
-        buffer(f"p{i}", t, Access.READWRITE if i in taken else Access.READ) for i, t in enumerate(site.operands)
+        buffer(f"p{i}", t, Access.READWRITE if i in taken else Access.READ)
+        for i, t in enumerate(site.operands)
     )
     results = tuple(
         operands[site.in_place[i]] if i in site.in_place else buffer(f"r{i}", t, written)

@@ -25,14 +25,15 @@ class RegisterTile:
 
 
 def fits(target: Target, tile: RegisterTile) -> bool:
-    """Whether accumulators, weights and a broadcast fit the registers without spilling.
-
-    Of more than 16 registers one in eight is left to LLVM's scheduler, which loads ahead of use: a tile
-    of 14 x 2 fills 31 of AVX-512's 32 registers and spills, 13 x 2 does not.
-    """
+    """Whether accumulators, weights and a broadcast fit the registers without spilling."""
     broadcast = 0 if target.folds_broadcast and tile.vectors == 1 else 1
-    spare = max(0, target.registers - 16) // 8
-    return tile.pixels * tile.vectors + tile.vectors + broadcast <= target.registers - spare
+    return tile.pixels * tile.vectors + tile.vectors + broadcast <= usable_registers(target)
+
+
+def usable_registers(target: Target) -> int:
+    """Of more than 16 registers one in eight is left to LLVM's scheduler, which loads ahead of use: a tile
+    of 14 x 2 fills 31 of AVX-512's 32 registers and spills, 13 x 2 does not."""
+    return target.registers - max(0, target.registers - 16) // 8
 
 
 def step_cycles(target: Target, tile: RegisterTile) -> float:
@@ -53,42 +54,78 @@ def split(extent: int, most: int, multiple: int = 1) -> tuple[int, ...]:
     return tuple((small + 1 if i < larger else small) * multiple for i in range(parts))
 
 
-def vectors_for(target: Target, pixels: int, vectors: int) -> int:
-    """Vectors of a block of channels, for results `pixels` long and `vectors` wide: they fix the packing."""
+@dataclass(frozen=True)
+class Field:
+    """What is cut into tiles: rows and columns of pixels, both multiples of the `window` that a tile must
+    hold whole."""
+
+    rows: int
+    columns: int
+    window: tuple[int, int] = (1, 1)
+
+    @classmethod
+    def row(cls, columns: int) -> Field:
+        return cls(1, columns)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rows and columns of pixels of the tiles of a field, and the cycles of one step over all of them."""
+
+    rows: int
+    columns: int
+    cycles: float
+
+
+def vectors_for(target: Target, field: Field, vectors: int) -> int:
+    """Vectors of a block of channels, for a field `vectors` wide: they fix the packing."""
     return min(
         range(1, min(vectors, target.registers // 2 - 1) + 1),
-        key=lambda v: (_total(target, pixels, vectors, v, 1, 1), v),
+        key=lambda v: (_total(target, field, vectors, v), v),
+    )
+
+
+def shape_for(target: Target, field: Field, vectors: int) -> Shape:
+    """The best tiles of `vectors` for a field: of equally fast ones the lowest, and then the one that loads
+    least. Rows are joined where a tile holds whole rows. A window too large for the registers spills."""
+    return min(
+        _shapes(target, field, vectors),
+        key=lambda s: (s.cycles, s.rows, -s.columns),
+        default=Shape(*field.window, float("inf")),
     )
 
 
 def pixels_for(target: Target, pixels: int, vectors: int, rows: int = 1, multiple: int = 1) -> int:
     """Columns of the best tile of `vectors`, `rows` rows high, for rows of `pixels` columns."""
-    return _best_columns(target, pixels, vectors, rows, multiple)[1]
+    return shape_for(target, Field(rows, pixels, (rows, multiple)), vectors).columns
 
 
 def row_cycles(target: Target, pixels: int, vectors: int) -> float:
     """Cycles of one reduction step over a whole row of `pixels`, by the best tile of `vectors`."""
-    return _best_columns(target, pixels, vectors, 1, 1)[0]
+    return shape_for(target, Field.row(pixels), vectors).cycles
 
 
-def _total(target: Target, pixels: int, vectors: int, block: int, rows: int, multiple: int) -> float:
+def _total(target: Target, field: Field, vectors: int, block: int) -> float:
     whole, rest = divmod(vectors, block)
-    total = whole * _best_columns(target, pixels, block, rows, multiple)[0]
-    return total + (_best_columns(target, pixels, rest, rows, multiple)[0] if rest else 0.0)
+    total = whole * shape_for(target, field, block).cycles
+    return total + (shape_for(target, field, rest).cycles if rest else 0.0)
 
 
-def _best_columns(target: Target, pixels: int, vectors: int, rows: int, multiple: int) -> tuple[float, int]:
-    """Cycles of a row and columns of its best tile: of equally fast ones the one that loads least."""
-    costs = _column_costs(target, pixels, vectors, rows, multiple)
-    return min(costs, key=lambda cost: (cost[0], -cost[1]), default=(float("inf"), multiple))
+def _shapes(target: Target, field: Field, vectors: int) -> Iterator[Shape]:
+    for columns in range(field.window[1], field.columns + 1, field.window[1]):
+        most = field.rows if columns == field.columns else field.window[0]
+        for rows in range(field.window[0], most + 1, field.window[0]):
+            if not fits(target, RegisterTile(rows * columns, vectors)):
+                break
+            yield Shape(rows, columns, _field_cycles(target, field, rows, columns, vectors))
 
 
-def _column_costs(
-    target: Target, pixels: int, vectors: int, rows: int, multiple: int
-) -> Iterator[tuple[float, int]]:
-    for columns in range(multiple, min(pixels, target.registers) + 1, multiple):
-        if not fits(target, RegisterTile(rows * columns, vectors)):
-            return
-        sizes = split(pixels, columns, multiple)
-        cycles = sum(step_cycles(target, RegisterTile(rows * size, vectors)) for size in sizes)
-        yield cycles, columns
+def _field_cycles(target: Target, field: Field, rows: int, columns: int, vectors: int) -> float:
+    """Cycles of a step over all tiles of a field, those at its end smaller."""
+    wide = split(field.columns, columns, field.window[1])
+    whole, rest = divmod(field.rows, rows)
+    heights = ((rows, whole), (rest, 1)) if rest else ((rows, whole),)
+    return sum(
+        count * sum(step_cycles(target, RegisterTile(height * width, vectors)) for width in wide)
+        for height, count in heights
+    )

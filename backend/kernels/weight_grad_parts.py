@@ -1,121 +1,169 @@
 """How the work of a direct weight gradient is divided: parts of the weights by chunks of pixels.
 
-Each iteration of the parallel nest computes a part: some of a filter row's channels by some blocks of maps.
-It passes over all pixels a chunk at a time, so that a chunk's data stay in the second-level cache, and one
-block's gradients of a chunk in the first, while every register tile of the part adds its products. The sums
-wait in scratch memory between chunks. Sizes depend on the target and the shape alone, hence so does the order
-of every sum.
+Each iteration of the parallel nest computes a part: one filter row or all of them, some of its channels, some
+blocks of maps. It passes over the pixels a chunk at a time, so that a chunk's data stay in the second-level
+cache, and one block's gradients of a chunk in the first, while every register tile of the part adds its
+products; the sums wait in scratch memory between chunks. Smaller parts occupy more threads, but read data and
+gradients more often. Sizes depend on the target and the shape alone, hence so does the order of every sum.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from cnnc.backend.kernels.tiles import RegisterTile, fits, split, step_cycles
 from cnnc.backend.target import Target
 
-WANTED_PARTS = 16
-"""Iterations of the parallel nest that there should be: twice the threads of a common machine."""
+THREADS = 8
+"""As many as a common machine has: divisions are compared as they run on one and on so many."""
+
+LINE = 64
+"""Bytes of a cache line."""
+
+SET_BYTES = 4096
+"""Addresses so far apart are in the same set of a first-level cache."""
+
+LEAST_PIXELS = 64
+"""Of a chunk: fewer do not pay for the sums' loads and stores."""
+
+LINE_CYCLES = 2
+"""Until a line has come to where tiles read it."""
+
+CACHED = 8
+"""Times the second-level cache: data up to so large are read again without going to memory."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """A weight gradient: `pixels` (images, rows, columns) of dy; for each of `rows` filter rows `segments` runs
-    of `length` weights by `blocks` blocks of `block` maps. `columns` are read of the source per pixel."""
+    """A weight gradient: `strips` times `pixels` (images, rows, columns) of dy; in each of `groups`, for each of
+    `rows` filter rows, `segments` runs of `length` weights by `blocks` blocks of `block` maps, `vectors` vectors.
+    For each pixel of dy one more of the source in each `step` rows and columns is read."""
 
+    strips: int
     pixels: tuple[int, int, int]
+    groups: int
     rows: int
     segments: int
     length: int
     blocks: int
     block: int
-    columns: int = 1
-
-    @property
-    def all_pixels(self) -> int:
-        return self.pixels[0] * self.pixels[1] * self.pixels[2]
+    vectors: int
+    step: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A division of the weights: `length` of each segment by `blocks` blocks of maps."""
+    """A division of the weights: `rows` filter rows by `length` of each segment by `blocks` blocks of maps."""
 
     work: Work
+    rows: int
     length: int
     blocks: int
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """Parts along the segments and along the maps; of the latter the last may be smaller."""
-        return self.work.length // self.length, -(-self.work.blocks // self.blocks)
+    def counts(self) -> tuple[int, int, int]:
+        """Parts along filter rows, segments and maps; of the last of these the last may be smaller."""
+        work = self.work
+        return work.rows // self.rows, work.length // self.length, -(-work.blocks // self.blocks)
 
     @property
     def number(self) -> int:
         """Iterations of the parallel nest."""
-        return self.work.rows * self.counts[0] * self.counts[1]
+        return self.work.strips * self.work.groups * math.prod(self.counts)
 
     @property
     def sums_bytes(self) -> int:
-        return 4 * self.work.segments * self.length * self.blocks * self.work.block
+        return 4 * self.rows * self.work.segments * self.length * self.blocks * self.work.block
 
     @property
     def pixel_bytes(self) -> int:
-        """What the tiles of a part read of one pixel."""
-        return 4 * (self.work.columns * self.length + self.blocks * self.work.block)
+        """What a part reads for one pixel of dy: whole lines."""
+        down, right = self.work.step
+        source = -(-4 * self.length // LINE) * LINE * right * (down if self.rows > 1 else 1)
+        return source + 4 * self.blocks * self.work.block
 
-    @property
-    def traffic(self) -> int:
-        """Elements that all iterations read for one pixel, in parts that are counted full."""
-        along, across = self.counts
-        return across * (along * self.length * self.work.columns + along * self.blocks * self.work.block)
+    def cycles(self, target: Target) -> float:
+        """Of one iteration: the tiles', and until their operands have come from other caches or from memory."""
+        work, pixels = self.work, math.prod(self.work.pixels)
+        tiles = tile_cycles(target, self.length, work.vectors) * work.segments * self.rows * self.blocks
+        loads = self.pixel_bytes / LINE * LINE_CYCLES
+        every = work.strips * pixels * work.groups * work.blocks * work.block * 4
+        streamed = self.pixel_bytes / target.memory_bytes_per_cycle if every > CACHED * target.l2_bytes else 0.0
+        return pixels * max(tiles + loads, streamed)
+
+    def cost(self, target: Target) -> float:
+        """Cycles on one thread and, times their number, on many."""
+        turns = -(-self.number // THREADS) * THREADS
+        return (self.number + turns) * self.cycles(target)
 
 
 def choose_parts(target: Target, work: Work) -> Parts:
-    """The division that reads least, if there can be enough parts whose sums fill a quarter of the
-    second-level cache at most."""
+    """The cheapest division whose sums fill a quarter of the second-level cache at most."""
 
-    def rank(parts: Parts) -> tuple[int, int, int]:
-        missing = max(0, WANTED_PARTS - parts.number)
+    def rank(parts: Parts) -> tuple[int, float, int]:
         excess = max(0, parts.sums_bytes - target.l2_bytes // 4)
-        return missing, excess, parts.traffic
+        return excess, parts.cost(target), parts.number
 
     return min(_divisions(work), key=rank)
 
 
 def _divisions(work: Work) -> Iterator[Parts]:
-    for length in (d for d in range(1, work.length + 1) if work.length % d == 0):
-        for blocks in range(1, work.blocks + 1):
-            yield Parts(work, length, blocks)
+    lengths = (d for d in range(1, work.length + 1) if work.length % d == 0)
+    for rows, length, blocks in product({1, work.rows}, lengths, range(1, work.blocks + 1)):
+        yield Parts(work, rows, length, blocks)
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """Sizes of the chunks along images and along rows; of either at most two different ones."""
+    """Sizes of the chunks along images and along rows, of either at most two different ones; and which operands
+    are copied aside, chunk by chunk."""
 
     images: tuple[int, ...]
     rows: tuple[int, ...]
+    copies_source: bool
+    copies_gradients: bool
 
     @property
     def number(self) -> int:
         return len(self.images) * len(self.rows)
 
 
-def choose_chunks(target: Target, parts: Parts) -> Chunks:
-    """Whole rows, and images where several fit half of the caches."""
-    images, rows, columns = parts.work.pixels
-    first, second = target.l1_bytes // (8 * parts.work.block), target.l2_bytes // (2 * parts.pixel_bytes)
-    most = max(1, min(first, second) // columns)
+def choose_chunks(target: Target, parts: Parts, pitches: tuple[int, int]) -> Chunks:
+    """Whole rows, and images where several fit half of the caches. `pitches` are the elements between
+    neighbouring pixels of the source and of dy."""
+    work, (images, rows, columns) = parts.work, parts.work.pixels
+    held = _held(target, pitches[0], 1), _held(target, pitches[1], work.block * 4 // LINE)
+    limits = [target.l1_bytes // (8 * work.block), target.l2_bytes // (2 * parts.pixel_bytes)]
+    pixels = min([*limits, *(h for h in held if h >= LEAST_PIXELS)])
+    copied = tuple(h < min(LEAST_PIXELS, math.prod(work.pixels)) for h in held)
+    most = max(1, pixels // columns)
     if most < 2 * rows:
-        return Chunks((1,) * images, split(rows, most))
-    return Chunks(split(images, most // rows), (rows,))
+        return Chunks((1,) * images, split(rows, most), *copied)
+    return Chunks(split(images, most // rows), (rows,), *copied)
+
+
+def _held(target: Target, pitch: int, lines: int) -> int:
+    """Of how many pixels the first-level cache holds `lines` lines: fewer of a pitch that leads to the same
+    sets again and again."""
+    step = math.gcd(4 * pitch, SET_BYTES) // LINE
+    return target.l1_bytes // LINE // max(1, lines, step)
 
 
 def rows_of_a_tile(target: Target, length: int, vectors: int) -> int:
-    """Weights of the best register tile with `vectors` vectors of maps, to cover `length`."""
-
-    def cost(rows: int) -> tuple[float, int]:
-        return sum(step_cycles(target, RegisterTile(size, vectors)) for size in split(length, rows)), -rows
-
+    """Weights of the best register tile with `vectors` vectors of maps, to cover `length`: of equally fast ones
+    the largest, which loads least."""
     most = min(length, target.registers)
-    return min((r for r in range(1, most + 1) if fits(target, RegisterTile(r, vectors))), key=cost)
+    fitting = (rows for rows in range(1, most + 1) if fits(target, RegisterTile(rows, vectors)))
+    return min(fitting, key=lambda rows: (_cycles(target, length, rows, vectors), -rows))
+
+
+def tile_cycles(target: Target, length: int, vectors: int) -> float:
+    """Cycles per pixel of the best tiles that cover `length`."""
+    return _cycles(target, length, rows_of_a_tile(target, length, vectors), vectors)
+
+
+def _cycles(target: Target, length: int, rows: int, vectors: int) -> float:
+    return sum(step_cycles(target, RegisterTile(size, vectors)) for size in split(length, rows))

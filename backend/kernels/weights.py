@@ -37,9 +37,9 @@ class Weights:
         vector: int,
         count: int,
     ) -> Vec:
-        """Weights of `count` maps from the `vector`th of a block of `size` maps, for a tap and channel."""
+        """Weights of `count` maps from the `vector`th of a block of `size` maps, for a place `tap` of the
+        filter and a channel."""
         if self.shape.flipped:
-            tap = (self.shape.kernel[0] - 1 - tap[0], self.shape.kernel[1] - 1 - tap[1])
             channel = channel + group * self.shape.channels
         else:
             block = block + group * (self.shape.maps // size if self.shape.groups > 1 else 0)

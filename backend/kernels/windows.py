@@ -44,6 +44,10 @@ class Pixels:
     def load(self, y: Affine, x: Affine) -> Vec:
         return self.handle.load(self._place(y, x), self.lanes, self.count)
 
+    def prefetch(self, y: Affine, x: Affine) -> None:
+        """Ask for a pixel that is read soon, or, beyond a row's end, one of the next row."""
+        self.handle.prefetch(self._place(y, x))
+
     def _place(self, y: Affine, x: Affine) -> tuple[Coordinate, ...]:
         return self.tensor.place((self.image, self.channel, y, x))
 

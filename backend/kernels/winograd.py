@@ -31,6 +31,10 @@ LINE = SCRATCH_ALIGNMENT // 4
 UNROLL = 4
 """Channels of one iteration of the innermost loop."""
 
+PREFETCH_BYTES = 8192
+"""How far ahead weights are asked for that come from behind the second-level cache: two pages, for
+the processor's own prefetchers stop at the end of one."""
+
 _Block = tuple[Affine, Affine, Affine]
 """The number of a block along images, tile rows and tile columns."""
 
@@ -69,6 +73,7 @@ class _Winograd:
             -(-self.maps // packed), self.width, self.map_lanes,
         )  # fmt: skip
         self.blocks: Blocks = choose_blocks(site.target, work)
+        self.streams = self.blocks.weight_bytes > site.target.l2_bytes
         self.tiles, self.panel = self.blocks.blocking.tiles, self.blocks.panel * packed
         self.data = self.k.scratch("data", (work.points, self.tiles * self.channels + LINE))
         self.products = self.k.scratch("products", (work.points, self.tiles * self.panel + LINE))
@@ -172,6 +177,9 @@ class _Winograd:
         acc = k.register("acc", lanes, size)
 
         def step(channel: Affine) -> None:
+            if self.streams:
+                for line in range(0, vectors * lanes, LINE):
+                    self.weights.prefetch((p, block, channel + PREFETCH_BYTES // (4 * self.packed), line))
             weights = [self.weights.load((p, block, channel, v * lanes), lanes) for v in range(vectors)]
             for t in range(tiles):
                 value = self.data.splat((p, (tile + t) * self.channels + channel), lanes)

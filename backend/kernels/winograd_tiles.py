@@ -87,12 +87,11 @@ class Blocking:
 
 def blockings(counts: tuple[int, int, int], most: int) -> Iterator[Blocking]:
     """Blocks of at most `most` tiles: parts of a row, else whole rows of an image, else whole images."""
-    for sizes in product(*(_sizes(count) for count in counts)):
-        images, rows, _ = sizes
-        whole_rows = sizes[2] >= counts[2] or rows == 1
-        whole_images = sizes[1:] == counts[1:] or images == 1
-        if whole_rows and whole_images and math.prod(sizes) <= most:
-            yield Blocking(counts, sizes)
+    for images, rows, columns in product(*(_sizes(count) for count in counts)):
+        whole_rows = columns == counts[2] or rows == 1
+        whole_images = (rows, columns) == counts[1:] or images == 1
+        if whole_rows and whole_images and images * rows * columns <= most:
+            yield Blocking(counts, (images, rows, columns))
 
 
 def _sizes(count: int) -> tuple[int, ...]:

@@ -31,12 +31,6 @@ class _Scaled:
 _Value = _Scaled | None
 
 
-def transform(k: KernelBuilder, matrix: Matrix, values: Sequence[Vec | None], lanes: int) -> tuple[Vec, ...]:
-    """matrix times the vector `values`; None is zero."""
-    results = _product(k, matrix, tuple(map(_unscaled, values)))
-    return tuple(_written(k, result, lanes) for result in results)
-
-
 def transform_tile(
     k: KernelBuilder,
     rows: Matrix,
@@ -55,17 +49,6 @@ def transform_tile(
         results = _product(k, columns, tuple(column[i] for column in halfway))
         for j, result in enumerate(results):
             store(i, j, _written(k, result, lanes))
-
-
-def transform_grid(
-    k: KernelBuilder, rows: Matrix, columns: Matrix, lanes: int, grid: Sequence[Sequence[Vec | None]]
-) -> list[list[Vec]]:
-    """rows X columns^T for a tile X that is at hand."""
-    results: list[list[Vec]] = [[] for _ in rows]
-    transform_tile(
-        k, rows, columns, lanes, lambda i, j: grid[i][j], lambda i, j, value: results[i].append(value)
-    )
-    return results
 
 
 def _unscaled(value: Vec | None) -> _Value:

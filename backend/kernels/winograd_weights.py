@@ -3,43 +3,77 @@
 w lies in blocks of maps, `Acdb{B}a` or flipped `Bcda{B}b`, and u as `aCb{B}c`: for each block of maps and
 each channel the filters of B maps lie together on both sides, so lanes are maps and a filter is transformed
 by straight code. What pads the last block of w is zero and becomes zero.
+
+The points of a filter lie far apart in u, often by a power of two, and would meet in the same sets of a
+cache. So the filters of a run of channels are transformed into scratch memory first, then copied point by
+point.
 """
 
 from __future__ import annotations
 
-from cnnc.backend.kernel.builder import KernelBuilder, Vec
-from cnnc.backend.kernel.ir import Kernel
+from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
+from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Affine, Kernel
 from cnnc.backend.kernels.site import Site, declare
+from cnnc.backend.kernels.tiles import split
 from cnnc.backend.kernels.winograd_transforms import transform_tile
 from cnnc.ops.winograd import WinogradWeights
 from cnnc.ops.winograd_matrices import algorithm
 
+SHARE_OF_CACHE = 4
+"""What part of the second-level cache the points of a run may fill: a quarter."""
+
+LINE = SCRATCH_ALIGNMENT // 4
+"""Elements of a cache line: so much is left between the points in scratch memory."""
+
 
 def winograd_weights(site: Site) -> Kernel:
     """u [P, maps/B, channels, B] of w [maps/B, Kh, Kw, channels, B]; for B = 1 neither has its last axis."""
-    op, w = site.op, site.operands[0]
-    assert isinstance(op, WinogradWeights)
-    kh, kw = w.shape[2:]
-    rows, columns = algorithm(op.tile[0], kh), algorithm(op.tile[1], kw)
-    block, lanes = w.layout.block, min(site.target.lanes, w.layout.block)
-    k = KernelBuilder(op.name)
-    arguments = declare(k, site, lambda t: t.physical if block > 1 else (*t.physical, 1))
-    source, result = arguments.operands[0], arguments.results[0]
-    blocks, _, _, channels, _ = source.buffer.shape
-    with k.loop("block", 0, blocks, parallel=True) as b, k.loop("channel", 0, channels, parallel=True) as c:
+    return _Weights(site).build()
 
-        def filters_from(start: int) -> None:
-            """A vector of filters; those of an input gradient are turned by 180 degrees."""
 
-            def load(r: int, s: int) -> Vec:
-                tap = (kh - 1 - r, kw - 1 - s) if op.flipped else (r, s)
-                return source.load((b, *tap, c, start), lanes)
+class _Weights:
+    """Writes one transform."""
 
-            def store(i: int, j: int, value: Vec) -> None:
-                result.store((i * columns.points + j, b, c, start), value)
+    def __init__(self, site: Site) -> None:
+        assert isinstance(site.op, WinogradWeights)
+        (w,), self.op, self.k = site.operands, site.op, KernelBuilder(site.op.name)
+        self.block, self.lanes = w.layout.block, min(site.target.lanes, w.layout.block)
+        self.kernel = (w.shape[2], w.shape[3])
+        rows, columns = (algorithm(m, taps) for m, taps in zip(site.op.tile, self.kernel, strict=True))
+        self.matrices, self.width = (rows.filter, columns.filter), columns.points
+        self.points = rows.points * columns.points
+        arguments = declare(self.k, site, lambda t: t.physical if self.block > 1 else (*t.physical, 1))
+        (self.source,), (self.result,) = arguments.operands, arguments.results
+        self.blocks, _, _, self.channels, _ = self.source.buffer.shape
+        most = max(1, site.target.l2_bytes // SHARE_OF_CACHE // (4 * self.points * self.block))
+        self.run = split(self.channels, most)[0]
 
-            transform_tile(k, rows.filter, columns.filter, lanes, load, store)
+    def build(self) -> Kernel:
+        k = self.k
+        with (
+            k.loop("block", 0, self.blocks, parallel=True) as block,
+            k.loop("run", 0, self.channels, self.run, parallel=True) as first,
+        ):
+            stop = (first + self.run, self.channels)
+            points = k.scratch("points", (self.points, self.run * self.block + LINE))
+            with k.loop("channel", first, stop) as channel:
+                for start in range(0, self.block, self.lanes):
+                    self._transform(points, first, (block, channel, start))
+            with k.loop("p", 0, self.points) as p, k.loop("channel", first, stop) as channel:
+                for start in range(0, self.block, self.lanes):
+                    value = points.load((p, (channel - first) * self.block + start), self.lanes)
+                    self.result.store((p, block, channel, start), value)
+        return k.build()
 
-        for start in range(0, block, lanes):
-            filters_from(start)
-    return k.build()
+    def _transform(self, points: BufferHandle, first: Affine, place: tuple[Affine, Affine, int]) -> None:
+        """A vector of filters, turned by 180 degrees for an input gradient; `place` is where it lies in w."""
+        (block, channel, start), (kh, kw) = place, self.kernel
+
+        def load(r: int, s: int) -> Vec:
+            tap = (kh - 1 - r, kw - 1 - s) if self.op.flipped else (r, s)
+            return self.source.load((block, *tap, channel, start), self.lanes)
+
+        def store(i: int, j: int, value: Vec) -> None:
+            points.store((i * self.width + j, (channel - first) * self.block + start), value)
+
+        transform_tile(self.k, *self.matrices, self.lanes, load, store)

@@ -61,15 +61,18 @@ class GraphBuilder:
         (value,) = self.emit_all(op, *operands, names=[name] if name else None)
         return value
 
-    def emit_all(self, op: Op, *operands: Value, names: Iterable[str] | None = None) -> tuple[Value, ...]:
-        """Append a node and return its values, named `names` or by the next free numbers."""
+    def emit_all(
+        self, op: Op, *operands: Value, names: Iterable[str] | None = None, after: tuple[Value, ...] = ()
+    ) -> tuple[Value, ...]:
+        """Append a node and return its values, named `names` or by the next free numbers. It runs when
+        the values in `after` are there."""
         try:
             types = op.infer(*(o.type for o in operands))
         except CnncError as error:
             raise type(error)(f"{op.name}: {error.message}", self._loc) from None
         chosen = list(names) if names is not None else [""] * len(types)
         results = tuple(self._claim(n or self.fresh(), t) for n, t in zip(chosen, types, strict=True))
-        self._nodes.append(Node(op, tuple(operands), results, self._layer, self._loc))
+        self._nodes.append(Node(op, tuple(operands), results, self._layer, self._loc, after))
         return results
 
     def append(self, node: Node) -> None:

@@ -27,13 +27,15 @@ class Value:
 
 @dataclass(frozen=True)
 class Node:
-    """One op applied to operands. `layer` is the user's layer it belongs to, for reports."""
+    """One op applied to operands. `layer` is the user's layer it belongs to, for reports. `after` are values
+    that must be there before the node runs, though it does not read them."""
 
     op: Op
     operands: tuple[Value, ...]
     results: tuple[Value, ...]
     layer: str = ""
     loc: Location = UNKNOWN
+    after: tuple[Value, ...] = ()
 
     @property
     def result(self) -> Value:
@@ -80,11 +82,12 @@ class Graph:
 
     @cached_property
     def dataflow(self) -> nx.MultiDiGraph:
-        """Vertices are node indices; an edge carries the value (`value`) from producer to reader."""
+        """Vertices are node indices; an edge carries the value (`value`) from producer to reader, or to the
+        node that waits for it."""
         flow = nx.MultiDiGraph()
         flow.add_nodes_from(range(len(self.nodes)))
         for index, node in enumerate(self.nodes):
-            for operand in node.operands:
+            for operand in (*node.operands, *node.after):
                 if operand in self.position:
                     flow.add_edge(self.position[operand], index, value=operand)
         return nx.freeze(flow)

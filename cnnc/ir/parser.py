@@ -108,19 +108,22 @@ class GraphParser:
         return TensorType(token.text, tuple(self._list(self._integer, "[", "]")))
 
     def _node(self, scope: _Scope) -> Node:
-        """`%1: f32[8] = op(%0) {attributes} layer(l) loc("f":1)`."""
+        """`%1: f32[8] = op(%0) {attributes} after(%2) layer(l) loc("f":1)`."""
         declared = self._separated(lambda: self._declaration("%", "a result, such as %1: f32[8]"))
         self._tokens.expect("=")
         op_token = self._tokens.take("word", "an op's name")
         op_type = self._op_type(op_token)
-        operands = self._list(
-            lambda: self._resolve(scope, self._tokens.take("name", "an operand, such as %1"))
-        )
+        operands = self._values(scope, "an operand, such as %1")
         op = self._op(op_type, op_token)
+        after = self._values(scope, "a value, such as %1") if self._tokens.accept("after") else ()
         layer = self._layer() if self._tokens.accept("layer") else ""
         loc = self._location() if self._tokens.accept("loc") else UNKNOWN
         results = tuple(self._define(scope, token, value) for token, value in declared)
-        return Node(op, tuple(operands), results, layer, loc)
+        return Node(op, operands, results, layer, loc, after)
+
+    def _values(self, scope: _Scope, expected: str) -> tuple[Value, ...]:
+        """`(%1, @w)`."""
+        return tuple(self._list(lambda: self._resolve(scope, self._tokens.take("name", expected))))
 
     def _op_type(self, token: Token) -> type[Op]:
         if token.text not in self._ops:

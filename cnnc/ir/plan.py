@@ -78,7 +78,7 @@ class Plan:
 
     `in_place` maps a result to the operand (or updated param) whose bytes it takes over. For a
     view, for operands joined and for a part of an operand that means no kernel is owed (`is_alias`);
-    an elementwise node reads each element of all its operands before it writes that element of any
+    a node that `may_write_over` an operand reads each element of it before it writes that element of any
     result. `live_bytes_bound` is the most bytes of arena values alive at one time: no arena of these
     lifetimes can be smaller.
     """
@@ -125,14 +125,22 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def is_elementwise(op: Op) -> bool:
-    """Whether an op may write over an operand of its result's type: it is elementwise, or has a
-    region of nothing but elementwise nodes of one type."""
-    bodies = [value for value in op.attributes.values() if isinstance(value, Graph)]
+def may_write_over(node: Node, value: Value) -> bool:
+    """Whether a node may write a result over `value`, which has the result's type, as it runs: it does not
+    read it, or every element only before it writes that element. So do elementwise nodes, regions of them
+    of one type, and regions whose anchor has the trait UPDATE, but for what the anchor reads."""
+    bodies = [body for body in node.op.attributes.values() if isinstance(body, Graph)]
     if not bodies:
-        return op.has(Trait.ELEMENTWISE)
-    nodes = [node for body in bodies for node in body.nodes]
-    return all(is_elementwise(n.op) for n in nodes) and len({v.type for n in nodes for v in n.results}) == 1
+        return node.op.has(Trait.ELEMENTWISE)
+    ((anchor, *epilogue),) = (body.nodes for body in bodies)
+    if not all(n.op.has(Trait.ELEMENTWISE) for n in epilogue):
+        return False
+    if len({v.type for n in (anchor, *epilogue) for v in n.results}) > 1:
+        return False
+    if anchor.op.has(Trait.ELEMENTWISE):
+        return True
+    read = {o for o, inside in zip(node.operands, bodies[0].inputs, strict=True) if inside in anchor.operands}
+    return anchor.op.has(Trait.UPDATE) and value not in read
 
 
 def is_dense(layout: Layout, type: TensorType) -> bool:

@@ -51,6 +51,8 @@ def print_node(node: Node, params: AbstractSet[str], annotate: Annotate = no_ann
     results = ", ".join(_declaration(v, params, annotate) for v in node.results)
     operands = ", ".join(print_value(v, params) for v in node.operands)
     text = f"{results} = {node.op.name}({operands}){print_attributes(node.op)}"
+    if node.after:
+        text += f" after({', '.join(print_value(v, params) for v in node.after)})"
     if node.layer:
         text += f" layer({node.layer if BARE_WORD.fullmatch(node.layer) else json.dumps(node.layer)})"
     if node.loc != UNKNOWN:

@@ -57,6 +57,8 @@ def _check_operands_exist(graph: Graph) -> None:
     for node in graph.nodes:
         for operand in node.operands:
             _check_exists(graph, operand, f"operand of {_label(node)}", node.loc)
+        for value in node.after:
+            _check_exists(graph, value, f"{_label(node)} waits", node.loc)
 
 
 def _check_exists(graph: Graph, value: Value, role: str, loc: object = None) -> None:
@@ -78,11 +80,14 @@ def _check_acyclic(graph: Graph) -> None:
 
 
 def _check_order(graph: Graph) -> None:
-    """Nodes stand behind the nodes whose results they read."""
+    """Nodes stand behind the nodes whose results they read or wait for."""
     for index, node in enumerate(graph.nodes):
         for operand in node.operands:
             if graph.position.get(operand, -1) >= index:
                 raise VerifyError(f"{_label(node)} reads {operand.name!r} before it is defined", node.loc)
+        for value in node.after:
+            if graph.position.get(value, -1) >= index:
+                raise VerifyError(f"{_label(node)} waits for {value.name!r}, defined behind it", node.loc)
 
 
 def _check_attributes(node: Node) -> None:

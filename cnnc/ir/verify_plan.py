@@ -11,7 +11,7 @@ from cnnc.errors import VerifyError
 from cnnc.ir.graph import Node, Value
 from cnnc.ir.layout import Layout
 from cnnc.ir.op import Trait
-from cnnc.ir.plan import ALIGNMENT, Placement, Plan, Space, is_alias, is_dense, is_elementwise, part_of
+from cnnc.ir.plan import ALIGNMENT, Placement, Plan, Space, is_alias, is_dense, may_write_over, part_of
 from cnnc.ir.verify import verify_graph
 
 
@@ -136,7 +136,7 @@ class _Memory:
 
     def _check_takes_over(self, node: Node, result: Value, operand: Value) -> None:
         plan = self.plan
-        if plan.in_place.get(result.name) != operand.name or not is_elementwise(node.op):
+        if plan.in_place.get(result.name) != operand.name or not may_write_over(node, operand):
             raise VerifyError(
                 f"{_label(node)} writes {result.name!r} over {operand.name!r}, which it reads", node.loc
             )
@@ -181,7 +181,9 @@ def _check_parts(plan: Plan, node: Node) -> None:
     for part in parts:
         size = part.type.shape[axis]
         if layout.block > 1 or layout.axes[-1] != axis or plan.layout(part) != layout:
-            raise VerifyError(f"{_label(node)}: parts along axis {axis} are not in the rows of {layout}", node.loc)
+            raise VerifyError(
+                f"{_label(node)}: parts along axis {axis} are not in the rows of {layout}", node.loc
+            )
         if plan.placement(part) != part_of(plan.placement(whole), layout, whole.type, start, size):
             raise VerifyError(f"{part.name!r} does not lie in its place inside {whole.name!r}", node.loc)
         start += size

@@ -20,7 +20,8 @@ from cnnc.ops.loss import (
     SquaredError,
     SquaredErrorGrad,
 )
-from cnnc.ops.norm import BatchNorm, BatchStatistics, ScaleMaps
+from cnnc.ops.norm import BatchNorm, BatchNormTrain, BatchStatistics, ScaleMaps
+from cnnc.ops.partial import PartialWeightGrad, SumParts
 from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
 from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
@@ -29,14 +30,14 @@ from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 
 _ALL: tuple[type[Op], ...] = (
-    *(Conv2d, Conv2dInputGrad, Conv2dWeightGrad),
+    *(Conv2d, Conv2dInputGrad, Conv2dWeightGrad, PartialWeightGrad, SumParts),
     *(WinogradWeights, WinogradConv2d, WinogradWeightGrad),
     *(Dense, DenseInputGrad, DenseWeightGrad),
     *(MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad),
     *(Relu, Relu6, Tanh, Sigmoid, Add, Sub, Mul, Bias, Map),
     *(Flatten, Reshape, Relayout, Pad2d, Crop2d, Dilate2d, Constant),
     *(Concat, Slice),
-    *(BatchNorm, BatchStatistics, BatchMoments, MergeMoments, BatchNormSums, ScaleMaps),
+    *(BatchNorm, BatchNormTrain, BatchStatistics, BatchMoments, MergeMoments, BatchNormSums, ScaleMaps),
     *(Sum, Broadcast, Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, Fused),
     *(PositionBias, Dropout, DropoutMask),
     *(SoftmaxCrossEntropy, SoftmaxCrossEntropyGrad, SquaredError, SquaredErrorGrad, CorrectCount),

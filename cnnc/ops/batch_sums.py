@@ -1,8 +1,8 @@
 """Sums over a batch by channel, as batch normalization needs them, in parts that are computed side by side.
 
-A part is a number of rows, and a row is one image's channels at one pixel: x [N,C,H,W] has N*H*W of them, in that
-order, x [N,C] has N. How many rows a part has depends on the shape alone, so that results do not depend
-on how parts are divided among threads.
+A part is a number of rows, and a row is one image's channels at one pixel: x [N,C,H,W] has N*H*W of them,
+in that order, x [N,C] has N. How many rows a part has depends on the shape alone, so that results do not
+depend on how parts are divided among threads.
 """
 
 from __future__ import annotations

@@ -37,7 +37,9 @@ class Concat(Op):
         _expect_axis(self.axis, first)
         for number, operand in enumerate(operands):
             if operand.rank != first.rank or _resized(operand, self.axis, 1) != _resized(first, self.axis, 1):
-                raise ShapeError(f"operand {number} is {operand}; but for axis {self.axis} it must be {first}")
+                raise ShapeError(
+                    f"operand {number} is {operand}; but for axis {self.axis} it must be {first}"
+                )
         return (_resized(first, self.axis, sum(o.shape[self.axis] for o in operands)),)
 
     def reference(self, *operands: Array) -> tuple[Array, ...]:

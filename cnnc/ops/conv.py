@@ -157,7 +157,7 @@ class Conv2dWeightGrad(_Convolution):
     """
 
     name: ClassVar[str] = "conv2d_weight_grad"
-    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.CONTRACTION})
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.CONTRACTION, Trait.UPDATE})
     kernel: tuple[int, int] = (1, 1)
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:

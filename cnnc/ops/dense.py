@@ -104,7 +104,7 @@ class DenseWeightGrad(Op):
     """dy [N,O], x [N,*S] -> dw [O,*S]: dw = dy^T x."""
 
     name: ClassVar[str] = "dense_weight_grad"
-    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.CONTRACTION})
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.CONTRACTION, Trait.UPDATE})
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         dy, x = take_floats(operands, "result gradient", "input")

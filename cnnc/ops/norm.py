@@ -1,8 +1,8 @@
-"""Batch normalization (Ioffe and Szegedy 2015): with given statistics, and the statistics of a batch.
+"""Batch normalization (Ioffe and Szegedy 2015): by given statistics, and by those of the batch.
 
-In training both stand behind each other (passes/use_batch_statistics.py) and each has its derivative, so that
-together they have that of normalization by the batch. Behind the derivative the statistics become sums over
-parts of the batch, which are computed side by side (passes/lower_batch_norm.py; ops/batch_sums.py).
+A network declares the first; passes/use_batch_statistics.py makes the second of it for training. Behind the
+derivative the statistics become sums over parts of the batch, which are computed side by side
+(passes/lower_batch_norm.py; batch_sums.py), and all else becomes elementwise.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from cnnc.ops.elementwise import Map, channel_shape
 from cnnc.ops.reduce import Sum
 
 _POSITIVE = (0.5, 2.0)
+
+_BATCHES = ((2, 3, 7, 9), (1, 33, 5, 1), (9, 17), (3, 1, 1, 1))
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,10 @@ class BatchNorm(Op):
         """By all operands, from the sums of dy and of dy * (x - mean) over each channel."""
         (x, weight, _, mean, variance), (dy,) = operands, result_grads
         scale = emit.emit(self.scale, weight, variance)
-        parts = emit.emit_all(BatchNormSums(part_rows(x.type)), dy, x, mean)
-        dy_sum, product_sum = (emit.emit(Sum((0,)), part) for part in parts)
+        dy_sum, product_sum = channel_sums(emit, dy, x, mean)
         return (
             emit.emit(Map("a * b"), dy, scale),
-            emit.emit(Map(f"a / sqrt(b + {self.eps!r})"), product_sum, variance),
+            emit.emit(self.scale, product_sum, variance),
             dy_sum,
             emit.emit(Map("-(a * b)"), dy_sum, scale),
             emit.emit(Map(f"-0.5 * a * b / (c + {self.eps!r})"), product_sum, scale, variance),
@@ -73,7 +74,8 @@ class BatchNorm(Op):
 
     @property
     def scale(self) -> Map:
-        """(weight, variance) -> weight / sqrt(variance + eps): what x is multiplied by."""
+        """(weight, variance) -> weight / sqrt(variance + eps): what x is multiplied by; for the gradient of
+        the weight, of the sum of dy * (x - mean) as well."""
         return Map(f"a / sqrt(b + {self.eps!r})")
 
     @classmethod
@@ -82,6 +84,47 @@ class BatchNorm(Op):
             ranges = ((-1.0, 1.0),) * 4 + (_POSITIVE,)
             yield Sample(cls(), (f32(*x), *(f32(x[1]),) * 4), ranges)
         yield Sample(cls(eps=0.25), (f32(3, 7, 1, 1), *(f32(7),) * 4), ranges)
+
+
+@dataclass(frozen=True)
+class BatchNormTrain(Op):
+    """x [N,C] or [N,C,H,W], weight [C], bias [C] -> y, normalized by the mean and variance of the batch."""
+
+    name: ClassVar[str] = "batch_norm_train"
+    eps: float = 1e-5
+
+    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        x, weight, bias = take_floats(operands, "input", "weight", "bias")
+        statistics = BatchStatistics().infer(x)
+        return BatchNorm(self.eps).infer(x, weight, bias, *statistics)
+
+    def reference(self, *operands: Array) -> tuple[Array, ...]:
+        return BatchNorm(self.eps).reference(*operands, *BatchStatistics().reference(operands[0]))
+
+    def grad(
+        self,
+        emit: Emitter,
+        operands: Sequence[Value],
+        results: Sequence[Value],
+        result_grads: Sequence[Value],
+    ) -> Sequence[Value | None]:
+        """With s the sum of dy, t that of dy * (x - mean), n the number of values and v = variance + eps,
+        dx = weight / sqrt(v) * (dy - s / n - (x - mean) * t / (n * v)): one elementwise node."""
+        (x, weight, _), (dy,) = operands, result_grads
+        mean, variance = emit.emit_all(BatchStatistics(), x)
+        by_given = BatchNorm(self.eps)
+        scale = emit.emit(by_given.scale, weight, variance)
+        dy_sum, product_sum = channel_sums(emit, dy, x, mean)
+        share = -1.0 / row_count(x.type)
+        slope = emit.emit(Map(f"{share!r} * a * b / (c + {self.eps!r})"), product_sum, scale, variance)
+        offset = emit.emit(Map(f"{share!r} * a * b"), dy_sum, scale)
+        dx = emit.emit(Map("a * c + ((b - d) * e + f)"), dy, x, scale, mean, slope, offset)
+        return dx, emit.emit(by_given.scale, product_sum, variance), dy_sum
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        for x in _BATCHES:
+            yield Sample(cls(eps=0.25), (f32(*x), f32(x[1]), f32(x[1])))
 
 
 @dataclass(frozen=True)
@@ -120,7 +163,7 @@ class BatchStatistics(Op):
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
-        for x in ((2, 3, 7, 9), (1, 33, 5, 1), (9, 17), (3, 1, 1, 1)):
+        for x in _BATCHES:
             yield Sample(cls(), (f32(*x),))
 
 
@@ -161,8 +204,13 @@ class ScaleMaps(Op):
         yield Sample(cls(axis=1), (f32(7, 9, 1, 3), f32(9)))
 
 
+def channel_sums(emit: Emitter, dy: Value, x: Value, mean: Value) -> tuple[Value, Value]:
+    """The sums [C] of dy and of dy * (x - mean)."""
+    first, second = emit.emit_all(BatchNormSums(part_rows(x.type)), dy, x, mean)
+    return emit.emit(Sum((0,)), first), emit.emit(Sum((0,)), second)
+
+
 def expect_channels(x: TensorType) -> None:
     """Raise ShapeError unless `x` has a batch and a channel axis, and pixels or nothing behind them."""
     if x.rank not in (2, 4):
         raise ShapeError(f"got {x} as the input, which must have axes [N,C] or [N,C,H,W]")
-

@@ -38,7 +38,18 @@ def tags(found: LayoutRule) -> str:
     [
         (Conv2d(), (f32(1, 3, 58, 58), f32(64, 3, 3, 3)), "acdb Acdb16a -> acdb"),
         (Conv2d(groups=4), (f32(1, 16, 8, 8), f32(16, 4, 3, 3)), "acdb Acdb4a -> acdb"),
-        (Conv2d(groups=16), (f32(1, 16, 8, 8), f32(16, 1, 3, 3)), "acdb acdb -> acdb"),
+        (Conv2d(groups=16), (f32(1, 16, 8, 8), f32(16, 1, 3, 3)), "acdb bcda -> acdb"),
+        (Conv2d(groups=16), (f32(1, 16, 8, 8), f32(32, 1, 3, 3)), "acdb Acdb2a -> acdb"),
+        (
+            Conv2dInputGrad(groups=16, size=(10, 10)),
+            (f32(1, 16, 8, 8), f32(16, 1, 3, 3)),
+            "acdb bcda -> acdb",
+        ),
+        (
+            Conv2dWeightGrad(groups=16, kernel=(3, 3)),
+            (f32(1, 16, 8, 8), f32(1, 16, 10, 10)),
+            "acdb acdb -> bcda",
+        ),
         (Conv2d(), (f32(1, 16, 8, 8), f32(1, 16, 3, 3)), "acdb acdb -> acdb"),
         (Conv2dInputGrad(size=(10, 10)), (f32(1, 64, 8, 8), f32(64, 16, 3, 3)), "acdb Bcda16b -> acdb"),
         (Conv2dInputGrad(size=(10, 10)), (f32(1, 64, 8, 8), f32(64, 1, 3, 3)), "acdb acdb -> acdb"),

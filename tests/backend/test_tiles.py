@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnc.backend.kernels.tiles import (
+    Field,
     RegisterTile,
     fits,
     pixels_for,
     row_cycles,
+    shape_for,
     split,
     step_cycles,
     vectors_for,
@@ -32,7 +34,7 @@ def test_split_covers_the_extent_evenly(units: int, most: int, multiple: int) ->
 
 @given(target=targets, pixels=st.integers(1, 300), vectors=st.integers(1, 40))
 def test_chosen_tiles_fit_the_registers(target: Target, pixels: int, vectors: int) -> None:
-    chosen = vectors_for(target, pixels, vectors)
+    chosen = vectors_for(target, Field.row(pixels), vectors)
     assert 1 <= chosen <= vectors
     columns = pixels_for(target, pixels, chosen)
     assert 1 <= columns <= pixels
@@ -67,5 +69,20 @@ def test_a_window_too_large_for_the_registers_spills_and_still_is_a_tile() -> No
 def test_a_long_row_gets_the_tile_measured_fastest(name: str, tile: RegisterTile) -> None:
     """6 x 2 on AVX2: twelve accumulators, two vectors of weights, a broadcast; of equal costs the largest."""
     target, pixels = TARGETS[name], 6 * 28
-    vectors = vectors_for(target, pixels, 64 // target.lanes)
+    vectors = vectors_for(target, Field.row(pixels), 64 // target.lanes)
     assert RegisterTile(pixels_for(target, pixels, vectors), vectors) == tile
+
+
+@given(target=targets, rows=st.integers(1, 20), columns=st.integers(1, 40), vectors=st.integers(1, 4))
+def test_only_whole_rows_are_joined(target: Target, rows: int, columns: int, vectors: int) -> None:
+    shape = shape_for(target, Field(rows, columns), vectors)
+    assert fits(target, RegisterTile(shape.rows * shape.columns, vectors))
+    assert shape.rows <= rows and shape.columns <= columns
+    assert shape.rows == 1 or shape.columns == columns
+    assert shape.cycles <= rows * row_cycles(target, columns, vectors)
+
+
+def test_narrow_rows_are_joined_where_that_hides_latency() -> None:
+    """Seven accumulators cannot hide the latency of an FMA on two units, fourteen can."""
+    shape = shape_for(TARGETS["avx2"], Field(7, 7), 1)
+    assert (shape.rows, shape.columns) == (2, 7)

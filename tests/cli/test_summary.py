@@ -66,3 +66,9 @@ def test_shown_bytes(count: int, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(9.42e-6, "9.42 us"), (0.0015, "1.5 ms"), (2.0, "2 s")])
 def test_shown_seconds(seconds: float, text: str) -> None:
     assert shown_seconds(seconds) == text
+
+
+def test_running_statistics_are_no_parameters(cnnc: Cnnc) -> None:
+    """ResNet-18 has as many as everybody counts."""
+    resnet18 = Path(__file__).parents[2] / "examples" / "resnet18.py"
+    assert json.loads(cnnc("summary", resnet18, "--json"))["parameters"] == 11_689_512

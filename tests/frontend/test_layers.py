@@ -12,6 +12,7 @@ from cnnc import (
     ShapeError,
     Tensor,
     add,
+    concat,
     conv2d,
     conv_transpose2d,
     dense,
@@ -212,11 +213,23 @@ def test_shapes_that_do_not_fit() -> None:
     assert message("conv2d(flatten(x), 6, 3)", flatten=flatten).endswith("maps [N,C,H,W] are needed")
     different = message("add(x, relu(max_pool(x, 2)))", add=add, relu=relu)
     assert different == "add: the operands have shapes [1,3,8,8] and [1,3,4,4]; they must be equal"
+    different = message("concat(x, x, relu(max_pool(x, 2)))", concat=concat, relu=relu)
+    assert different == "concat: the operands have shapes [1,3,8,8] and [1,3,4,4]; only channels may differ"
+    assert message("concat(x)", concat=concat) == "concat: give two tensors or more; got 1"
 
 
 def test_layers_of_two_networks_do_not_mix() -> None:
     with pytest.raises(CnncError, match="add: the operands belong to different networks, 'n' and 'm'"):
         add(image(3), Network("m").input(3))
+    with pytest.raises(CnncError, match="concat: the operands belong to different networks, 'n' and 'm'"):
+        concat(image(3), Network("m").input(3))
+
+
+def test_channels_and_features_are_joined() -> None:
+    x = image(3, 8, 8)
+    joined = concat(x, conv2d(x, 5, 1), x)
+    assert joined.shape == (1, 11, 8, 8)
+    assert concat(flatten(x), flatten(joined)).shape == (1, 14 * 64)
 
 
 def test_a_name_twice() -> None:

@@ -122,7 +122,9 @@ def test_weights_made_elsewhere_get_the_networks_names() -> None:
     assert set(found) == set(own)
     for name, weight in own.items():
         np.testing.assert_array_equal(found[name], weight)
-    with pytest.raises(FormatError, match=r"first is one of several weights which the network calls c1\.weight"):
+    with pytest.raises(
+        FormatError, match=r"first is one of several weights which the network calls c1\.weight"
+    ):
         source_of(net).weights(own | {"first": own["c1.weight"]})
     with pytest.raises(FormatError, match="holds second, which the network does not have"):
         source_of(net).weights(own | {"second": own["c1.weight"]})

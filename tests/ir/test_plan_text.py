@@ -54,6 +54,7 @@ def test_a_text_written_by_hand() -> None:
         ("acdb input", "accb input", "t:2: layout tag 'accb' does not name each axis once"),
         ("acdb input", "abc input", "t:2: the layout 'abc' does not fit f32[1,2,2,2]"),
         ("arena 64 =", "stack 64 =", "t:3: expected one of arena, input, output, param, found 'stack'"),
+        ("arena 64 =", "arena 64 pitch =", "t:3: expected the bytes from row to row, found '='"),
         ("arena 64 =", "arena 6.5 =", "t:3: expected a byte or an index, found '6.5'"),
         ("acdb arena 64 =", "=", "t:3: expected a layout, such as acdb, found '='"),
         ("}\n", "} plan", "t:5: expected nothing more after the graph, found 'plan'"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cnnc.errors import VerifyError
+from cnnc.ir.plan import Placement, Space
 from cnnc.ir.plan_text import parse_plan
 from cnnc.ir.verify_plan import verify_plan
 from cnnc.ops import OPS
@@ -81,3 +84,67 @@ def test_a_view_of_blocks_needs_a_copy() -> None:
     text = RIGHT.replace("ab arena 64", "ba arena 64")
     with pytest.raises(VerifyError, match="the view '4' is not dense, so it needs a copy"):
         verify_plan(parse_plan(text, OPS))
+
+
+PARTS = """\
+plan arena 256 params 64 bound 128
+graph @net(%x: f32[1,2,2,2] acdb input 0; @w: f32[2,2,1,1] abcd param 0) -> (%6) {
+  %1: f32[1,2,2,2] acdb arena 0 pitch 24 = relu(%x)
+  %2: f32[1,4,2,2] acdb arena 8 pitch 24 = concat(%x, %x) {axis=1}
+  %3: f32[1,6,2,2] acdb arena 0 over %1 = concat(%1, %2) {axis=1}
+  %4: f32[1,2,2,2] acdb arena 16 pitch 24 over %3 = slice(%3) {axis=1, start=4, size=2}
+  %5: f32[1,2,2,2] acdb arena 16 pitch 24 over %4 = relu(%4)
+  %6: f32[1,2,2,2] acdb output 0 = add(%1, %5)
+}
+"""
+
+
+def test_parts_lie_beside_each_other() -> None:
+    verify_plan(parse_plan(PARTS, OPS))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("arena 8 pitch 24", "arena 4 pitch 24", "concat %3 reads '1', which is overwritten by then"),
+        ("arena 8 pitch 24", "arena 8 pitch 32", "concat %3 reads '1', which is overwritten by then"),
+        ("arena 8 pitch 24", "arena 32 pitch 24", "'2' does not lie in its place inside '3'"),
+        ("arena 8 pitch 24", "arena 128", "'2' does not lie in its place inside '3'"),
+        ("arena 8 pitch 24", "arena 8 pitch 12", "'2' has rows of 16 bytes, not 16 every 12"),
+        ("arena 8 pitch 24", "arena 10 pitch 24", "'2' lies at offset 10, which is no multiple of 4"),
+        ("arena 8 pitch 24", "arena 240 pitch 24", "'2' ends at byte 328 of arena, which has 256"),
+        (
+            "arena 16 pitch 24 over %3",
+            "arena 12 pitch 24 over %3",
+            "'4' does not lie in its place inside '3'",
+        ),
+        ("abcd param 0", "abcd param 0 pitch 8", "'w' is the caller's, it cannot lie inside another value"),
+        (
+            "abcd param 0",
+            "Abcd2a param 0 pitch 64",
+            "'w' has a pitch, which f32[2,2,1,1] in 'Abcd2a' cannot have",
+        ),
+        ("add(%1, %5)", "add(%1, %4)", "add %6 reads '4', which is overwritten by then"),
+    ],
+)
+def test_broken_rules_of_parts(right: str, wrong: str, message: str) -> None:
+    assert right in PARTS
+    with pytest.raises(VerifyError) as error:
+        verify_plan(parse_plan(PARTS.replace(right, wrong), OPS))
+    assert error.value.message == message
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_rows_meet_where_they_share_a_byte(data: st.DataObject) -> None:
+    pitch = data.draw(st.integers(1, 12))
+    one, other = (
+        Placement(Space.ARENA, data.draw(st.integers(0, 60)), rows * row, 0, row, pitch)
+        for rows, row in ((data.draw(st.integers(1, 6)), data.draw(st.integers(1, pitch))) for _ in range(2))
+    )
+    bytes_of = [
+        {place.offset + i * pitch + j for i in range(place.rows) for j in range(place.row)}
+        for place in (one, other)
+    ]
+    assert one.overlaps(other) == other.overlaps(one) == bool(bytes_of[0] & bytes_of[1])
+    assert one.end == max(bytes_of[0]) + 1

@@ -33,7 +33,9 @@ MAPS = f32(2, 3, 4, 5)
 
 
 def channels_last(graph: Graph) -> dict[str, Layout]:
-    return {v.name: CHANNELS_LAST if v.type.rank == 4 else row_major(v.type.rank) for v in graph.values.values()}
+    return {
+        v.name: CHANNELS_LAST if v.type.rank == 4 else row_major(v.type.rank) for v in graph.values.values()
+    }
 
 
 def planned(graph: Graph, takes_parts: TakesParts = lambda node, value: True) -> Plan:

@@ -95,6 +95,8 @@ def test_broken_rules(body: str, message: str) -> None:
         ("read x: f32[8,0]", "buffer x: shape (8, 0)"),
         ("scratch x: i32[8]", "buffer x: scratch memory is f32, not i32"),
         ("scratch x: f32[2,8] pitch 9", "buffer x: pitch 9"),
+        ("read x: f32[2,8] pitch 7", "buffer x: pitch 7"),
+        ("read x: f32[] pitch 1", "buffer x: pitch 1"),
     ],
 )
 def test_broken_buffers(buffers: str, message: str) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.lower import Program
 from cnnc.backend.target import TARGETS, Target
-from cnnc.errors import ShapeError, UnsupportedError
+from cnnc.errors import ShapeError
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.graph import Graph, Value
 from cnnc.ir.op import Sample
@@ -24,7 +25,7 @@ from cnnc.ops.pool import MaxPool2d, MeanPool2d
 from cnnc.passes.fuse_epilogues import FuseEpilogues
 from cnnc.passes.lower_windows import LowerWindows
 from cnnc.pipeline import compile_graph
-from tests.kernel_sites import check_graph, check_sample, site_of
+from tests.kernel_sites import check_graph, check_sample
 from tests.native_kernels import on_runnable_targets, run_natively
 from tests.nets import draw
 
@@ -171,14 +172,58 @@ def test_large_layers_are_proven_and_shared_out(target: Target) -> None:
         assert region.proof.accesses > 0 and region.proof.conflicts > 0
 
 
-def test_what_the_passes_must_have_lowered_is_refused() -> None:
-    """Strided input gradients, and dilation with padded rows."""
-    x, w = f32(1, 3, 9, 9), f32(3, 3, 3, 3)
-    strided = Sample(Conv2dInputGrad((2, 2), size=(9, 9)), (f32(1, 3, 4, 4), w))
-    dilated = Sample(Conv2d(pad=(2, 2, 2, 2), dilation=(2, 2)), (x, w))
-    for sample, reason in ((strided, "stride"), (dilated, "dilated")):
-        with pytest.raises(UnsupportedError, match=reason):
-            kernel_for(site_of(sample, TARGETS["avx2"], ("acdb", "Acdb8a", "acdb")))
+STEPS = (
+    # channels, maps, size, kernel, stride, pad, dilation
+    (9, 17, (9, 7), (2, 2), (2, 2), (0, 0, 0, 0), (1, 1)),
+    (17, 33, (9, 7), (1, 1), (2, 2), (0, 0, 0, 0), (1, 1)),
+    (3, 9, (17, 19), (7, 7), (2, 2), (3, 3, 3, 3), (1, 1)),
+    (7, 1, (12, 9), (3, 4), (3, 2), (1, 2, 0, 1), (1, 1)),
+    (5, 3, (17, 17), (11, 11), (4, 4), (2, 2, 2, 2), (1, 1)),
+    (9, 7, (17, 13), (3, 3), (2, 3), (2, 4, 4, 2), (3, 2)),
+    (9, 7, (17, 13), (3, 2), (2, 2), (3, 0, 2, 4), (2, 4)),
+    (9, 17, (3, 2), (5, 3), (1, 1), (9, 9, 9, 9), (4, 5)),
+    (16, 24, (3, 7), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    (24, 8, (2, 4), (5, 5), (1, 1), (2, 2, 2, 2), (1, 1)),
+)
+"""Strided and dilated windows, and rows so narrow that a tile holds several."""
+
+
+@on_runnable_targets
+@pytest.mark.parametrize("case", STEPS, ids=str)
+def test_strides_and_dilations_both_ways(case: tuple[Any, ...], target: Target) -> None:
+    channels, maps, size, kernel, stride, pad, dilation = case
+    conv, run = Conv2d(stride, pad, dilation), run_natively(target)
+    x, w = f32(2, channels, *size), f32(maps, channels, *kernel)
+    (y,) = conv.infer(x, w)
+    check_sample(Sample(conv, (x, w)), target, run=run)
+    check_sample(Sample(Conv2dInputGrad(stride, pad, dilation, size=size), (y, w)), target, run=run)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_nothing_is_padded_or_spread_for_a_convolution(target: Target) -> None:
+    """Each convolution and input gradient is one kernel, besides the copies of inputs and outputs."""
+    for channels, maps, size, kernel, stride, pad, dilation in STEPS:
+        b, conv = GraphBuilder("net"), Conv2d(stride, pad, dilation)
+        x, w = b.input("x", f32(1, channels, *size)), b.param("w", f32(maps, channels, *kernel))
+        y = b.emit(conv, x, w)
+        dx = b.emit(Conv2dInputGrad(stride, pad, dilation, size=size), y, w)
+        calls = compile_graph(b.build([dx]), (LowerWindows(),), target).program.calls
+        names = [call.node.op.name for call in calls if call.node and call.node.op.name != "relayout"]
+        assert names == ["conv2d", "conv2d_input_grad"]
+
+
+@on_runnable_targets
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+def test_a_transposed_convolution_takes_an_epilogue_but_no_pool(kernel: int, target: Target) -> None:
+    """Also where no tap reaches: there the epilogue is applied to zeros."""
+    b = GraphBuilder("net")
+    x, w = b.input("x", f32(2, 9, 4, 3)), b.param("w", f32(9, 17, kernel, kernel))
+    size = (6 + kernel, 4 + kernel)
+    y = biased(b, b.emit(Conv2dInputGrad((2, 2), size=size), x, w))
+    y = b.emit(Relu(), b.emit(Add(), y, b.input("shortcut", y.type)))
+    fused(b.build([y]), target)
+    even = b.emit(Conv2dInputGrad((2, 2), size=(8, 6)), x, b.param("v", f32(9, 17, 2, 2)))
+    fused(b.build([b.emit(MaxPool2d((2, 2), (2, 2)), even)]), target, nodes=1)
 
 
 def test_single_precision_sums_stay_within_the_tolerance() -> None:

@@ -1,0 +1,172 @@
+"""Depthwise convolution and its input gradient: one channel and one map per group.
+
+Lanes run along the channels of channels-last maps, so that neither source nor weights are broadcast. A tile
+is columns of a row by one vector; each vector of the source is loaded once for all taps of a row that meet
+there. An iteration of the parallel nest takes some rows of some vectors of channels, so few that the source
+rows which a result row reads are still in the first-level cache when the next one reads them again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile, Vec
+from cnnc.backend.kernel.ir import Affine, Kernel
+from cnnc.backend.kernels.columns import Run, column_runs, meeting_columns
+from cnnc.backend.kernels.contraction import Contraction
+from cnnc.backend.kernels.loops import vectors
+from cnnc.backend.kernels.phases import Phase
+from cnnc.backend.kernels.region import Epilogue, Point, Region, point
+from cnnc.backend.kernels.rows import SourceRows, each_filter_row, each_part
+from cnnc.backend.kernels.site import Site, declare
+from cnnc.backend.kernels.tiles import usable_registers
+from cnnc.errors import UnsupportedError
+
+ITERATIONS = 16
+"""Iterations of the parallel nest to aim at: enough to share out evenly among a few threads."""
+
+LEAST_ROWS = 4
+"""Rows of an iteration at least: the rows at its edge are read by its neighbours as well."""
+
+
+def depthwise(site: Site, shape: Contraction) -> Kernel:
+    """A depthwise convolution or input gradient with its epilogue.
+
+    The source lies channels-last, the weights as `bcda`. Raises UnsupportedError for other layouts.
+    """
+    region = Region(site)
+    source, weights = region.anchor_tensor(0).layout, region.anchor_tensor(1).layout
+    if (source.tag, weights.tag) != ("acdb", "bcda"):
+        raise UnsupportedError(f"a depthwise convolution reads acdb and bcda, not {source} and {weights}")
+    return _Depthwise(site, shape).build()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tile stands: image, first row and column as the phases count them, and first channel, with as
+    many of its vector's lanes as are valid."""
+
+    image: Affine
+    row: Affine
+    column: Affine
+    channel: Affine
+    count: int
+
+
+class _Depthwise:
+    """Writes one depthwise contraction."""
+
+    def __init__(self, site: Site, shape: Contraction) -> None:
+        self.site, self.shape, self.region = site, shape, Region(site)
+        self.k = KernelBuilder(self.region.body.name if len(self.region.body.nodes) > 1 else site.op.name)
+        self.arguments = declare(self.k, site)
+        self.channels, self.lanes = shape.groups, site.lanes(shape.groups)
+        self.rows, self.phases = self.region.window[0], (shape.phases(0), shape.phases(1))
+        self.heights = -(-self.phases[0][0].count // self.rows)
+
+    @cached_property
+    def strip(self) -> int:
+        """Channels of an iteration: whole vectors, so many that the source rows which a tile reads take half
+        of the first-level cache."""
+        read = (self.shape.kernel[0] - 1) * self.shape.dilation[0] + self.rows * self.shape.stride[0]
+        vector = 4 * self.lanes * self.shape.source[1] * min(read, self.shape.source[0])
+        fitting = max(1, self.site.target.l1_bytes // 2 // vector)
+        return min(fitting, -(-self.channels // self.lanes)) * self.lanes
+
+    @cached_property
+    def part(self) -> int:
+        """Rows of tiles of an iteration."""
+        wanted = -(-ITERATIONS // (self.shape.batch * -(-self.channels // self.strip)))
+        return max(-(-self.heights // wanted), min(self.heights, LEAST_ROWS))
+
+    def build(self) -> Kernel:
+        k, strips = self.k, -(-self.channels // self.strip)
+        with (
+            k.loop("n", 0, self.shape.batch, parallel=True) as image,
+            k.loop("part", 0, -(-self.heights // self.part), parallel=True) as part,
+            k.loop("strip", 0, strips, parallel=True) as strip,
+        ):
+
+            def rows(number: Affine, channels: int) -> None:
+                start = part * self.part
+                with k.loop("row", start, (start + self.part, self.heights)) as row:
+                    self._row(image, row, number * self.strip, channels)
+
+            each_part(k, strip, strips, self.channels, self.strip, rows)
+        return k.build()
+
+    def _row(self, image: Affine, row: Affine, channel: Affine, channels: int) -> None:
+        """The tiles of all phases in one row of tiles of a strip."""
+        for phase in self.phases[0]:
+
+            def tiles(number: Affine, rows: int, phase: Phase = phase) -> None:
+                for columns in self.phases[1]:
+                    self._tiles(image, number * self.rows, rows, (phase, columns), channel, channels)
+
+            each_part(self.k, row, self.heights, phase.count, self.rows, tiles)
+
+    def _tiles(
+        self,
+        image: Affine,
+        row: Affine,
+        rows: int,
+        phases: tuple[Phase, Phase],
+        channel: Affine,
+        channels: int,
+    ) -> None:
+        for run in column_runs(phases[1], self.shape.source[1], *self._columns(phases[1].taps)):
+            with self.k.once_or_loop("tile", run.count) as tile:
+                column = tile * run.pixels + run.first
+
+                def vector(start: Affine, count: int, run: Run = run, column: Affine = column) -> None:
+                    self._tile(_Place(image, row, column, channel + start, count), phases, rows, run)
+
+                vectors(self.k, channels, self.lanes, vector, unroll=1)
+
+    def _columns(self, taps: int) -> tuple[int, int]:
+        """Most columns of a tile, beside the weights of a row and a source vector, and their multiple."""
+        target, multiple = self.site.target, self.region.window[1]
+        free = usable_registers(target) - taps - 1
+        return max(multiple, free // self.rows), multiple
+
+    def _tile(self, place: _Place, phases: tuple[Phase, Phase], rows: int, run: Run) -> None:
+        """Accumulate one tile and finish it."""
+        acc, numbers = self.k.register("acc", self.lanes, (rows, run.pixels)), tuple(range(rows))
+        if run.reach:
+
+            def taps(r: Affine, reached: SourceRows) -> None:
+                self._filter_row(acc, place, (phases[0].filter(r), phases[1]), reached, run)
+
+            each_filter_row(self.k, phases[0], self.shape.source[0], place.row, numbers, taps)
+        values: dict[Point, Vec] = {
+            point(
+                place.image,
+                place.channel,
+                phases[0].result(place.row + i),
+                phases[1].result(place.column + j),
+            ): acc[i, j]
+            for i in numbers
+            for j in range(run.pixels)
+        }
+        Epilogue(self.k, self.region, self.arguments).finish(values, place.count)
+
+    def _filter_row(
+        self, acc: Tile, place: _Place, taps: tuple[Coordinate, Phase], rows: SourceRows, run: Run
+    ) -> None:
+        """Add the products of one row of the filter. Each source vector is loaded once, for all taps and
+        columns that meet there."""
+        source, tensor = self.arguments.operands[self.region.operand(0)], self.region.anchor_tensor(0)
+        weights = self.arguments.operands[self.region.operand(1)]
+        r, phase = taps
+        loaded = {
+            s: weights.load((0, r, phase.filter(s), place.channel), self.lanes, place.count)
+            for s, reach in enumerate(run.reach)
+            if reach
+        }
+        for row, y in rows.items():
+            for offset, products in sorted(meeting_columns(run, phase).items()):
+                index = tensor.place((place.image, place.channel, y, place.column * phase.stride + offset))
+                value = source.load(index, self.lanes, place.count)
+                for j, s in products:
+                    acc[row, j] = self.k.fma(value, loaded[s], acc[row, j])

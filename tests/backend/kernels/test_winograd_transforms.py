@@ -1,0 +1,95 @@
+"""Transforms against products of matrices, with operands that are zero left out, and how much they cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnnc.backend.kernel.builder import KernelBuilder, Vec
+from cnnc.backend.kernel.interpreter import interpret
+from cnnc.backend.kernel.ir import Access, Compute, Kernel, Let
+from cnnc.backend.kernels.winograd_transforms import transform_tile
+from cnnc.ir.types import Array
+from cnnc.ops.winograd_matrices import Matrix, algorithm, transposed
+
+LANES = 4
+
+MATRICES: dict[str, Matrix] = {
+    f"{name} of F({m},{r})": matrix
+    for m, r in ((1, 1), (1, 3), (2, 3), (4, 3))
+    for name, matrix in (
+        ("B^T", algorithm(m, r).data),
+        ("G", algorithm(m, r).filter),
+        ("G^T", transposed(algorithm(m, r).filter)),
+        ("A^T", algorithm(m, r).result),
+        ("A", transposed(algorithm(m, r).result)),
+    )
+}
+names = st.sampled_from(sorted(MATRICES))
+
+
+def tile_kernel(rows: Matrix, columns: Matrix, zeros: frozenset[tuple[int, int]]) -> Kernel:
+    """y = rows x columns^T, the places in `zeros` taken as None."""
+    k = KernelBuilder("tile")
+    x = k.buffer("x", (len(rows[0]), len(columns[0]), LANES), Access.READ)
+    y = k.buffer("y", (len(rows), len(columns), LANES), Access.WRITE)
+
+    def load(i: int, j: int) -> Vec | None:
+        return None if (i, j) in zeros else x.load((i, j, 0), LANES)
+
+    transform_tile(k, rows, columns, LANES, load, lambda i, j, value: y.store((i, j, 0), value))
+    return k.build()
+
+
+def cost(kernel: Kernel) -> int:
+    """Arithmetic instructions of a kernel without loops."""
+    return sum(isinstance(s, Let) and isinstance(s.instruction, Compute) for s in kernel.body)
+
+
+def dense(matrix: Matrix) -> Array:
+    return np.array(matrix, dtype=np.float64)
+
+
+@given(rows=names, columns=names, data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_tiles(rows: str, columns: str, data: st.DataObject) -> None:
+    left, right = MATRICES[rows], MATRICES[columns]
+    places = st.tuples(st.integers(0, len(left[0]) - 1), st.integers(0, len(right[0]) - 1))
+    zeros = data.draw(st.frozensets(places))
+    x = np.random.default_rng(0).uniform(-1, 1, (len(left[0]), len(right[0]), LANES)).astype(np.float32)
+    y = np.full((len(left), len(right), LANES), np.nan, np.float32)
+    interpret(tile_kernel(left, right, zeros), {"x": x, "y": y})
+    seen = x.astype(np.float64)
+    for place in zeros:
+        seen[place] = 0.0
+    exact = np.einsum("ij,jkl,mk->iml", dense(left), seen, dense(right))
+    np.testing.assert_allclose(y, exact, rtol=0, atol=2e-6 * max(1.0, np.abs(exact).max()))
+
+
+@pytest.mark.parametrize(
+    ("name", "instructions"),
+    [
+        ("B^T of F(2,3)", 32),
+        ("A^T of F(2,3)", 24),
+        ("B^T of F(4,3)", 144),
+        ("A^T of F(4,3)", 100),
+        ("A of F(4,3)", 80),
+        ("G of F(4,3)", 89),
+        ("G^T of F(4,3)", 90),
+        ("B^T of F(1,3)", 0),
+    ],
+)
+def test_instructions_of_a_tile(name: str, instructions: int) -> None:
+    """Lavin and Gray count 32 and 24 for F(2x2,3x3), 156 and 90 additions for F(4x4,3x3)."""
+    matrix = MATRICES[name]
+    assert cost(tile_kernel(matrix, matrix, frozenset())) == instructions
+
+
+def test_what_is_zero_costs_nothing() -> None:
+    matrix = MATRICES["B^T of F(4,3)"]
+    corner = frozenset((i, j) for i in range(6) for j in range(6) if i == 0 or j == 0)
+    everything = frozenset((i, j) for i in range(6) for j in range(6))
+    assert cost(tile_kernel(matrix, matrix, corner)) == 5 * 11 + 6 * 11, "5 columns, then 6 rows"
+    assert cost(tile_kernel(matrix, matrix, everything)) == 0

@@ -1,0 +1,217 @@
+"""Random networks as machine code beside their references in float64: results, gradients, running statistics.
+
+With every algorithm forced in turn, for every target that this machine runs, on one thread and on two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from cnnc.backend.algorithms import ALGORITHMS, Algorithms
+from cnnc.backend.cache import ObjectCache
+from cnnc.backend.target import Target
+from cnnc.backend.unit import Unit
+from cnnc.bound import BoundEntry
+from cnnc.ir.graph import Graph
+from cnnc.ir.types import Array
+from cnnc.native import Code, Native
+from cnnc.ops.optimizer import SGD
+from cnnc.params import pack_params, unpack_params
+from cnnc.passes.append_updates import AppendUpdates
+from cnnc.passes.choose_algorithms import ChooseAlgorithms, Preferences
+from cnnc.passes.differentiate import Differentiate, gradient_graph
+from cnnc.passes.draw_masks import DrawMasks
+from cnnc.passes.drop_dropout import DropDropout
+from cnnc.passes.runner import Pass
+from cnnc.passes.use_batch_statistics import UseBatchStatistics, running_statistics
+from cnnc.pipeline import Compilation, compile_graph, training_passes
+from cnnc.source import source_of
+from cnnc.units import inference_unit
+from tests.native_kernels import assert_same_bits, on_runnable_targets
+from tests.program_runner import assert_close, exact
+from tests.random_networks import RandomNetwork, arrays, networks
+
+FORWARD_LIMIT, GRADIENT_LIMIT = 1e-4, 1e-3
+SMALL_GRADIENT = 1e-3
+"""Gradients below this share of the largest one may be all rounding: a bias before a batch norm has none."""
+
+SEEDS = range(3)
+NOISE, DRAWS = 3e-6, 8
+"""Of the largest magnitude of an array: what stands for rounding."""
+
+TINY = float(np.finfo(float).tiny)
+
+KERNELS = {
+    "direct": (),
+    "winograd 4x4": ((3, 3),),
+    "winograd 2x2": ((3, 3),),
+    "winograd 4x1": ((3, 1),),
+    "winograd 1x4": ((1, 3),),
+    "winograd 2x1": ((3, 1),),
+    "winograd 1x2": ((1, 3),),
+}
+"""The kernels that each algorithm is for."""
+
+EXAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run leaves by name: outputs, gradients, and the params that follow the batches."""
+
+    outputs: Mapping[str, Array]
+    gradients: Mapping[str, Array]
+    statistics: Mapping[str, Array]
+
+
+def test_every_algorithm_has_its_kernels() -> None:
+    assert list(KERNELS) == [algorithm.name for algorithm in ALGORITHMS]
+
+
+@on_runnable_targets
+@pytest.mark.parametrize("algorithm", KERNELS)
+def test_results_and_gradients_are_the_references(target: Target, algorithm: str) -> None:
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+    @given(networks(KERNELS[algorithm]))
+    def check(network: RandomNetwork) -> None:
+        check_network(network, target, algorithm)
+
+    check()
+
+
+def check_network(network: RandomNetwork, target: Target, algorithm: str) -> None:
+    """Every kernel that can be divided is, also where that does not pay."""
+    eager, preferences = replace(target, fork_flops=0), Preferences(forced=algorithm)
+    check_forward(network, eager, preferences)
+    check_training(network, eager, preferences)
+
+
+def check_forward(network: RandomNetwork, target: Target, preferences: Preferences) -> None:
+    graph = network.forward
+    feeds, params = arrays(graph.inputs, 0), arrays(graph.params, 1)
+    compiled = inference_unit(source_of(graph), network.batch, target, preferences)
+    code = Code.of(compiled.unit, compiled.workspace_bytes, ObjectCache(None))
+    plan, runs = compiled.main.plan, []
+    for threads in (1, 2):
+        native = Native(code, threads)
+        block = native.packed(compiled.given(params), plan.param_bytes)
+        entry = BoundEntry(native, "run", plan, feeds, block)
+        entry()
+        runs.append(entry.outputs)
+    for value, found, other in zip(graph.outputs, *runs, strict=True):
+        assert_same_bits(found, other)
+        assert_close(found, exact(graph, feeds, params).outputs[value.name], FORWARD_LIMIT, value.name)
+
+
+def check_training(network: RandomNetwork, target: Target, preferences: Preferences) -> None:
+    """The loss and the statistics strictly; gradients unless they hang on rounding, then by other weights."""
+    step = TrainingStep.compile(network.loss, target, preferences)
+    for number in SEEDS:
+        feeds, params = arrays(network.loss.inputs, number), arrays(network.loss.params, 10 + number)
+        found, expected = step.run(feeds, params), reference(network.loss, feeds, params)
+        for name, array in {**expected.outputs, **expected.statistics}.items():
+            assert_close({**found.outputs, **found.statistics}[name], array, GRADIENT_LIMIT, name)
+        worst = distance(found.gradients, expected.gradients)
+        if worst[0] <= GRADIENT_LIMIT:
+            return
+        assert hangs_on_rounding(network.loss, feeds, params, expected), f"the gradients differ: {worst}"
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """A training step that hands out its gradients, compiled."""
+
+    graph: Graph
+    compilation: Compilation
+    code: Code
+
+    @classmethod
+    def compile(cls, graph: Graph, target: Target, preferences: Preferences) -> TrainingStep:
+        algorithms = ChooseAlgorithms(Algorithms(target, train=True), preferences)
+        batch = graph.inputs[0].type.shape[0]
+        given_out: Mapping[type, Pass] = {
+            Differentiate: Differentiate(differentiated(graph)),
+            DrawMasks: DropDropout(),
+        }
+        passes = [
+            given_out.get(type(p), p)
+            for p in training_passes(batch, SGD(lr=1.0), algorithms)
+            if not isinstance(p, AppendUpdates)
+        ]
+        compilation = compile_graph(graph, passes, target)
+        unit = Unit("step", target, (("run", compilation.program),))
+        return cls(graph, compilation, Code.of(unit, compilation.program.workspace_bytes, ObjectCache(None)))
+
+    def run(self, feeds: Mapping[str, Array], params: Mapping[str, Array]) -> Results:
+        """On one thread, after seeing that two leave the same bits."""
+        one, two = (self._run(feeds, params, threads) for threads in (1, 2))
+        for field in ("outputs", "gradients", "statistics"):
+            for name, array in getattr(one, field).items():
+                assert_same_bits(getattr(two, field)[name], array)
+        return one
+
+    def _run(self, feeds: Mapping[str, Array], params: Mapping[str, Array], threads: int) -> Results:
+        plan = self.compilation.plan
+        block = pack_params(plan, params)
+        entry = BoundEntry(Native(self.code, threads), "run", plan, feeds, block)
+        entry()
+        statistics = {v.name for v in running_statistics(self.graph)}
+        types = self.graph.values
+        count = len(self.graph.outputs)
+        outputs = zip((v.name for v in self.graph.outputs), entry.outputs[:count], strict=True)
+        gradients = zip(differentiated(self.graph), entry.outputs[count:], strict=True)
+        return Results(
+            dict(outputs),
+            {name: gradient.reshape(types[name].type.shape) for name, gradient in gradients},
+            unpack_params(plan, block, statistics),
+        )
+
+
+def differentiated(graph: Graph) -> tuple[str, ...]:
+    """What the loss is differentiated by: all params but running statistics, and the images."""
+    statistics = running_statistics(graph)
+    return (*(p.name for p in graph.params if p not in statistics), graph.inputs[0].name)
+
+
+def reference(graph: Graph, feeds: Mapping[str, Array], params: Mapping[str, Array]) -> Results:
+    """In float64, by the ops' own references."""
+    names = differentiated(graph)
+    full = gradient_graph(UseBatchStatistics()(graph), names)
+    after = exact(full, feeds, params)
+    count = len(graph.outputs)
+    ends = zip(names, full.outputs[count:], strict=True)
+    return Results(
+        {v.name: after.outputs[v.name] for v in full.outputs[:count]},
+        {name: after.outputs[end.name] for name, end in ends},
+        {v.name: after.params[v.name] for v in running_statistics(graph)},
+    )
+
+
+def distance(found: Mapping[str, Array], expected: Mapping[str, Array]) -> tuple[float, str]:
+    """The largest error of a gradient, relative to its largest magnitude, and whose it is."""
+    least = SMALL_GRADIENT * max(float(np.abs(g).max()) for g in expected.values())
+    errors = {n: np.abs(found[n] - g).max() / max(np.abs(g).max(), least, TINY) for n, g in expected.items()}
+    worst = max(errors, key=lambda name: (np.isnan(errors[name]), errors[name]))
+    return float(errors[worst]), worst
+
+
+def hangs_on_rounding(
+    graph: Graph, feeds: Mapping[str, Array], params: Mapping[str, Array], expected: Results
+) -> bool:
+    """Whether the reference itself moves as far when all it is given moves a little: an element at a kink
+    of relu or of max pooling, or a variance that is all but zero."""
+    rng = np.random.default_rng(0)
+
+    def moved(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return {
+            name: a + NOISE * np.abs(a).max() * rng.standard_normal(a.shape) if a.dtype.kind == "f" else a
+            for name, a in arrays.items()
+        }
+
+    others = (reference(graph, moved(feeds), moved(params)) for _ in range(DRAWS))
+    return any(distance(o.gradients, expected.gradients)[0] > GRADIENT_LIMIT for o in others)
