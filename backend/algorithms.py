@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from cnnc.backend.kernels.weight_grad_parts import CACHED
 from cnnc.backend.kernels.winograd_blocks import Work, choose_blocks
 from cnnc.backend.kernels.winograd_parts import Work as GradWork
 from cnnc.backend.kernels.winograd_parts import choose_parts
@@ -20,6 +21,7 @@ from cnnc.ir.graph import Value
 from cnnc.ir.op import Op
 from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from cnnc.ops.partial import PartialWeightGrad, SumParts
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.passes.choose_algorithms import Candidate, Emit, Rewrite
 
@@ -37,6 +39,11 @@ class Layer:
     kernel: _Pair
     images: int
     size: _Pair
+
+    @property
+    def map_bytes(self) -> int:
+        """Of the maps on both sides; strides are left out of account."""
+        return 4 * self.images * math.prod(self.size) * (self.channels + self.maps)
 
     @property
     def macs(self) -> int:
@@ -68,7 +75,7 @@ class Algorithms:
     train: bool = False
 
     def __call__(self, op: Op, operands: tuple[TensorType, ...], result: TensorType) -> tuple[Candidate, ...]:
-        if not isinstance(op, Convolution):
+        if not isinstance(op, Convolution) or isinstance(op, PartialWeightGrad):
             return ()
         layer = _layer(op, operands, result)
         return tuple(
@@ -99,10 +106,19 @@ def _direct_cycles(target: Target, layer: Layer, train: bool) -> float:
     lanes, op = target.lanes, layer.op
     along = (layer.channels if isinstance(op, Conv2dInputGrad) else layer.maps) // op.groups
     waste = math.ceil(along / lanes) * lanes / along if along > lanes // 2 else 1.2
-    efficiency = DIRECT_WGRAD_EFFICIENCY if isinstance(op, Conv2dWeightGrad) else DIRECT_EFFICIENCY
+    is_slow = isinstance(op, Conv2dWeightGrad) and layer.map_bytes > CACHED * target.l2_bytes
+    efficiency = REREAD_EFFICIENCY if is_slow else DIRECT_EFFICIENCY
     rate = target.lanes * target.fma_units / (1 if target.has_fma else 2)
     weights = 4 * layer.channels * layer.maps // op.groups * math.prod(layer.kernel)
     return layer.macs * waste / rate / efficiency + _streaming(target, weights)
+
+
+def _by_images_cycles(target: Target, layer: Layer, train: bool) -> float:
+    """As computed directly, with maps read once, and partial gradients written and summed."""
+    weights = layer.channels * layer.maps // layer.op.groups * math.prod(layer.kernel)
+    summing = SUM_CYCLES * image_parts(layer.images) * weights / target.lanes + CALL_CYCLES
+    once = replace(layer, op=Conv2d(groups=layer.op.groups))
+    return _direct_cycles(target, once, train) + summing
 
 
 def _winograd_cycles(tile: _Pair, target: Target, layer: Layer, train: bool) -> float:
@@ -143,14 +159,49 @@ def _streaming(target: Target, weights: int) -> float:
 
 
 DIRECT_EFFICIENCY = 0.95
-DIRECT_WGRAD_EFFICIENCY = 0.8
-"""Shares of the peak that the kernels reach on layers that fill their tiles."""
+"""Share of the peak that the kernels reach on layers that fill their tiles."""
+
+REREAD_EFFICIENCY = 0.6
+"""The same of a weight gradient whose parts all read its maps from memory again."""
 
 STREAMING_SHARE = 0.4
 """Of the time that memory takes to deliver weights."""
 
 TRANSFORMED_BYTES_PER_CYCLE = 4.0
 """Transformed weights written, when they change in every step."""
+
+
+SUM_CYCLES = 3
+"""To write a vector of partial gradients, and to add it up."""
+
+CALL_CYCLES = 5000
+"""One more kernel, and the threads woken for it."""
+
+MOST_PARTS = 16
+"""Parts of the images: enough for the threads of a common machine."""
+
+
+def image_parts(images: int) -> int:
+    """Into how many equal parts images are shared out."""
+    return max(parts for parts in range(1, MOST_PARTS + 1) if images % parts == 0)
+
+
+def _suits_parts(layer: Layer) -> bool:
+    """A weight gradient of several images, not depthwise."""
+    is_depthwise = layer.op.groups == layer.channels == layer.maps
+    return isinstance(layer.op, Conv2dWeightGrad) and image_parts(layer.images) > 1 and not is_depthwise
+
+
+def _by_images(layer: Layer) -> Rewrite:
+    op = layer.op
+
+    def rewrite(emit: Emit, operands: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]]:
+        assert isinstance(op, Conv2dWeightGrad)
+        common = (op.stride, op.pad, op.dilation, op.groups, op.kernel)
+        gradients = emit(PartialWeightGrad(*common, parts=image_parts(layer.images)), *operands)
+        return SumParts(), (gradients,)
+
+    return rewrite
 
 
 def _always(layer: Layer) -> bool:
@@ -208,6 +259,7 @@ def _winograd(tile: _Pair) -> Algorithm:
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Algorithm("direct", _always, _direct_cycles, _unchanged),
+    Algorithm("by images", _suits_parts, _by_images_cycles, _by_images),
     *map(_winograd, ((4, 4), (2, 2), (4, 1), (1, 4), (2, 1), (1, 2))),
 )
 """The table. Kernels of 1x1, depthwise and strided convolutions are forms of the direct one."""

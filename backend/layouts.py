@@ -15,7 +15,7 @@ from cnnc.backend.kernels.tiles import Field, vectors_for
 from cnnc.backend.target import Target
 from cnnc.ir.graph import Node, Value
 from cnnc.ir.layout import CHANNELS_LAST, Layout, row_major
-from cnnc.ir.op import Op, Trait
+from cnnc.ir.op import Op
 from cnnc.ir.types import TensorType
 from cnnc.ops.batch_sums import BatchMoments, BatchNormSums
 from cnnc.ops.concat import Concat, Slice
@@ -114,7 +114,7 @@ class LayoutRules:
         )
         rule, shape = self(op.anchor.op, anchor), anchor.results[0].shape
         lying = rule.results[0]
-        if op.anchor.op.has(Trait.UPDATE):
+        if isinstance(op.anchor.op, Conv2dWeightGrad | DenseWeightGrad):
             lying = _given_packing(lying, tensors, shape)
 
         def outside(type: TensorType) -> Layout:
@@ -211,7 +211,8 @@ def _contraction(op: Conv2d | Conv2dInputGrad | Conv2dWeightGrad, tensors: Tenso
         return forward(op, first, second, result)
     if isinstance(op, Conv2dInputGrad):
         return input_grad(op, first, second, result)
-    return forward(Conv2d(op.stride, op.pad, op.dilation, op.groups), second, result, first)
+    w = TensorType(result.dtype, result.shape[-4:])  # partial gradients have an axis more
+    return forward(Conv2d(op.stride, op.pad, op.dilation, op.groups), second, w, first)
 
 
 def _given_packing(weights: Layout, tensors: Tensors, shape: tuple[int, ...]) -> Layout:

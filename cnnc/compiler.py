@@ -27,19 +27,21 @@ def compile(
     cache: bool = True,
     tune: str | Path | None = None,
     strict: bool = False,
+    max_memory: int | None = None,
 ) -> Model:
     """Compile for inference, up to `batch` rows at a time.
 
     `weights` are arrays by name, a file of them, or None for the network's first weights. `cache`
     keeps kernels and whole networks on disk. `tune` is a file of measured choices (`cnnc tune`), and
-    `strict` keeps every sum in the order of the definition. Raises CnncError on what does not fit or
-    cannot run here.
+    `strict` keeps every sum in the order of the definition. `max_memory` is the most bytes of workspace,
+    which is what is needed besides inputs, outputs and parameters. Raises CnncError on what does not fit
+    or cannot run here.
     """
     source = net if isinstance(net, Source) else source_of(net)
     source.check_runnable()
     arrays = source.weights(weights)
     chosen = find_target(target)
-    request = Request(source, batch, False, chosen, _preferences(tune, chosen), strict)
+    request = Request(source, batch, False, chosen, _preferences(tune, chosen), strict, max_memory)
     found, native = load(request, threads, cache)
     return Model(found.interface, arrays, native)
 
@@ -53,12 +55,17 @@ def compile_training(
     cache: bool = True,
     tune: str | Path | None = None,
     strict: bool = False,
+    max_memory: int | None = None,
 ) -> Trainer:
-    """Compile forward, loss, backward and update for training, `batch` rows a step; as `compile`."""
+    """Compile forward, loss, backward and update for training, `batch` rows a step; as `compile`.
+
+    Within `max_memory` activations are computed again where they are needed, instead of being kept; the
+    results are the same bits.
+    """
     source = net if isinstance(net, Source) else source_of(net)
     arrays = source.weights(weights)
     chosen = find_target(target)
-    request = Request(source, batch, True, chosen, _preferences(tune, chosen), strict)
+    request = Request(source, batch, True, chosen, _preferences(tune, chosen), strict, max_memory)
     found, native = load(request, threads, cache)
     return Trainer(found.interface, source.optimizer, arrays, native)
 

@@ -36,6 +36,7 @@ class Request:
     target: Target
     preferences: Preferences
     strict: bool
+    max_memory: int | None = None
 
     @property
     def key(self) -> str:
@@ -46,6 +47,7 @@ class Request:
             self.batch,
             self.train,
             self.strict,
+            self.max_memory,
             self.preferences.forced,
             *self.preferences.tuned.items(),
         )
@@ -84,7 +86,14 @@ def executable(request: Request, cache: ObjectCache) -> Executable:
 
     def built() -> bytes:
         unit = training_unit if request.train else inference_unit
-        compiled = unit(request.source, request.batch, request.target, request.preferences, request.strict)
+        compiled = unit(
+            request.source,
+            request.batch,
+            request.target,
+            request.preferences,
+            request.strict,
+            request.max_memory,
+        )
         return Executable(compiled.interface(False), compiled.unit.objects(cache)).to_bytes()
 
     return Executable.from_bytes(cache.get(f"executable\n{request.key}", built))

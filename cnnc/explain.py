@@ -12,6 +12,7 @@ from cnnc.ir.graph import Graph
 from cnnc.ir.op import Trait
 from cnnc.passes.choose_algorithms import Choice, ChooseAlgorithms
 from cnnc.passes.fuse_epilogues import FuseEpilogues
+from cnnc.passes.recompute_activations import AGAIN
 from cnnc.passes.regions import FusionReport, find_regions
 from cnnc.pipeline import Compilation
 
@@ -72,7 +73,7 @@ def decisions(compilation: Compilation) -> Mapping[str, Decision]:
     found = {}
     for index, node in enumerate(graph.nodes):
         anchor = graph.nodes[anchors.get(index, index)]
-        choice = choices.get(anchor.results[0].name)
+        choice = choices.get(anchor.results[0].name.removesuffix(AGAIN))
         op = choice.node.op.name if choice else anchor.op.name
         decision = Decision(op, choice.chosen.algorithm if choice else "", choice)
         found.update({result.name: decision for result in node.results})

@@ -32,6 +32,9 @@ DEPTHS = (0, 1, 2, 4, 8)
 ROUNDS = 60
 """How many plans are made at most."""
 
+SMALL = 200
+"""A choice that saves so many times less than what is missing is not tried yet."""
+
 NAMED = 5
 """Of the values alive at the peak so many are named where the limit cannot be met."""
 
@@ -116,11 +119,12 @@ class _Search:
             refused: set[frozenset[str]] = set()
             while attempt.plan.arena_bytes > limit and self.rounds:
                 situation = Situation(self._graph, attempt.chosen, attempt.profile, depth)
-                offers = [o for o in situation.offers() if o.values not in refused]
+                excess = attempt.plan.arena_bytes - limit
+                offers = [o for o in situation.offers() if o.values not in refused and o.saved * SMALL >= excess]
                 # what the packing leaves unused counts as well
                 unused = attempt.plan.arena_bytes - int(attempt.profile.live_bytes.max(initial=0))
                 aim = max(limit - unused, 0)
-                better = self._better(attempt, aim, _enough(offers, attempt.plan.arena_bytes - limit), refused)
+                better = self._better(attempt, aim, _enough(offers, excess), refused)
                 if better is None and not offers:
                     break
                 attempt = better or attempt

@@ -29,7 +29,6 @@ from cnnc.passes.fold_batch_norm import FoldBatchNorm
 from cnnc.passes.fold_constants import FoldConstants
 from cnnc.passes.fuse_epilogues import FuseEpilogues
 from cnnc.passes.lower_batch_norm import LowerBatchNorm
-from cnnc.passes.lower_windows import LowerWindows
 from cnnc.passes.plan_buffers import plan_buffers
 from cnnc.passes.runner import Pass, Stage, run_passes
 from cnnc.passes.set_batch import SetBatch
@@ -76,7 +75,6 @@ def _simplifying_passes(algorithms: Pass | None) -> tuple[Pass, ...]:
         FoldConstants(),
         EliminateCommonSubexpressions(),
         EliminateDeadCode(),
-        LowerWindows(),
         *((algorithms,) if algorithms else ()),
         EliminateCommonSubexpressions(),
     )

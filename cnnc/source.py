@@ -12,6 +12,7 @@ from cnnc.frontend.inputs import InputSpec
 from cnnc.frontend.network import Network
 from cnnc.frontend.weights import load_weights, match_weights, rename_weights, same_name
 from cnnc.ir.graph import Graph
+from cnnc.ir.location import UNKNOWN, Location
 from cnnc.ir.types import Array
 from cnnc.ops.optimizer import Optimizer
 
@@ -27,6 +28,11 @@ class Source:
     graph: Graph
     inputs: tuple[InputSpec, ...]
     network: Network | None = None
+
+    @property
+    def location(self) -> Location:
+        """Where the network was declared; unknown of a text graph."""
+        return self.network.location if self.network else UNKNOWN
 
     @property
     def classes(self) -> int | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cnnc.backend.target import Target
 from cnnc.ir.graph import Graph, Node
 from cnnc.ir.op import Trait
+from cnnc.passes.recompute_activations import RecomputeActivations
 from cnnc.passes.set_batch import SetBatch
 from cnnc.passes.use_batch_statistics import running_statistics
 from cnnc.pipeline import Compilation
@@ -31,7 +33,8 @@ class LayerSummary:
 @dataclass(frozen=True)
 class Summary:
     """The layers and the totals. `step_macs` counts forward and backward, None for inference;
-    `bound_bytes` is the most bytes alive at one time, which no arena can be smaller than."""
+    `bound_bytes` is the most bytes alive at one time, which no arena can be smaller than; `recomputed`
+    activations are computed again for the backward pass, which takes `recomputed_macs` of the step's."""
 
     name: str
     batch: int
@@ -42,7 +45,10 @@ class Summary:
     arena_bytes: int
     bound_bytes: int
     param_bytes: int
+    workspace_bytes: int
     kernels: int
+    recomputed: int
+    recomputed_macs: int
 
     @property
     def parameters(self) -> int:
@@ -58,10 +64,13 @@ class Summary:
         return sum(layer.activation_bytes for layer in self.layers)
 
 
-def summarize(source: Source, batch: int, train: bool, target: Target) -> Summary:
+def summarize(
+    source: Source, batch: int, train: bool, target: Target, max_memory: int | None = None
+) -> Summary:
     """Compile and report. Raises CnncError where the network cannot be compiled or trained."""
-    compiled = (training_unit if train else inference_unit)(source, batch, target)
+    compiled = (training_unit if train else inference_unit)(source, batch, target, max_memory=max_memory)
     plan = compiled.main.plan
+    recomputed = recomputed_nodes(compiled.main)
     return Summary(
         name=source.name,
         batch=batch,
@@ -72,8 +81,22 @@ def summarize(source: Source, batch: int, train: bool, target: Target) -> Summar
         arena_bytes=plan.arena_bytes,
         bound_bytes=plan.live_bytes_bound,
         param_bytes=plan.param_bytes,
+        workspace_bytes=compiled.workspace_bytes,
         kernels=len(compiled.main.program.kernels),
+        recomputed=len(recomputed),
+        recomputed_macs=sum(map(_node_macs, recomputed)),
     )
+
+
+def recomputed_nodes(compilation: Compilation) -> tuple[Node, ...]:
+    """The nodes that RecomputeActivations added; none where it did not run."""
+    graphs = itertools.pairwise(stage.graph for stage in compilation.stages)
+    stages = zip(compilation.stages[1:], graphs, strict=True)
+    pair = next((pair for stage, pair in stages if stage.name == RecomputeActivations.name), None)
+    if pair is None:
+        return ()
+    before, after = pair
+    return tuple(node for node in after.nodes if node.results[0].name not in before.values)
 
 
 def stage_graph(compilation: Compilation, name: str) -> Graph:

@@ -14,6 +14,7 @@ from cnnc.backend.lower import lower_unpacking
 from cnnc.backend.target import Target
 from cnnc.backend.unit import Packing, Unit
 from cnnc.errors import CnncError
+from cnnc.fit_memory import Limit, compile_within
 from cnnc.ir.graph import Value
 from cnnc.ir.types import Array
 from cnnc.params import prepared_params
@@ -23,7 +24,6 @@ from cnnc.passes.differentiate import Differentiate
 from cnnc.passes.draw_masks import first_step
 from cnnc.pipeline import (
     Compilation,
-    compile_graph,
     compile_preparation,
     inference_passes,
     prepared_passes,
@@ -95,12 +95,16 @@ def inference_unit(
     target: Target,
     preferences: Preferences = NO_PREFERENCES,
     strict: bool = False,
+    max_memory: int | None = None,
 ) -> CompiledUnit:
-    """`NAME_run`: the forward graph. With `strict` no algorithm re-associates sums across filter taps."""
+    """`NAME_run`: the forward graph. With `strict` no algorithm re-associates sums across filter taps.
+    `max_memory` is the most bytes of workspace; raises CnncError where they do not suffice."""
     _check_batch(batch)
+    limits = _Limits(source, max_memory)
     algorithms = ChooseAlgorithms(Algorithms(target, strict), preferences)
-    compilation = compile_graph(source.graph, prepared_passes(batch, algorithms), target)
-    return _compiled(source, batch, False, target, ("run", compilation))
+    passes = prepared_passes(batch, algorithms)
+    compilation = compile_within(limits.of("inference"), source.graph, passes, target)
+    return _compiled(source, batch, False, target, limits, ("run", compilation))
 
 
 def training_unit(
@@ -109,22 +113,53 @@ def training_unit(
     target: Target,
     preferences: Preferences = NO_PREFERENCES,
     strict: bool = False,
+    max_memory: int | None = None,
 ) -> CompiledUnit:
-    """`NAME_step`, one training step, and `NAME_evaluate`, the loss alone, on the same params."""
+    """`NAME_step`, one training step, and `NAME_evaluate`, the loss alone, on the same params. Within
+    `max_memory` bytes of workspace a step computes activations again instead of keeping them."""
     _check_batch(batch)
+    limits = _Limits(source, max_memory)
     graph = source.loss_graph()
     algorithms = ChooseAlgorithms(Algorithms(target, strict, train=True), preferences)
-    step = compile_graph(graph, training_passes(batch, source.optimizer, algorithms), target)
-    evaluate = compile_graph(graph, inference_passes(batch, algorithms), target, shared=step.plan)
-    return _compiled(source, batch, True, target, ("step", step), ("evaluate", evaluate))
+    passes = training_passes(batch, source.optimizer, algorithms)
+    step = compile_within(limits.of("a training step"), graph, passes, target)
+    limit, passes = limits.of("evaluation"), inference_passes(batch, algorithms)
+    evaluate = compile_within(limit, graph, passes, target, shared=step.plan)
+    return _compiled(source, batch, True, target, limits, ("step", step), ("evaluate", evaluate))
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """The memory that each function of a source may use."""
+
+    source: Source
+    max_memory: int | None
+
+    def __post_init__(self) -> None:
+        given = self.max_memory
+        if given is not None and (not isinstance(given, int | np.integer) or given < 0):
+            raise CnncError(f"max_memory must be a whole number of bytes, not {given!r}")
+
+    def of(self, what: str) -> Limit | None:
+        if self.max_memory is None:
+            return None
+        return Limit(self.max_memory, what, self.source.name, self.source.location)
 
 
 def _compiled(
-    source: Source, batch: int, train: bool, target: Target, *entries: tuple[str, Compilation]
+    source: Source,
+    batch: int,
+    train: bool,
+    target: Target,
+    limits: _Limits,
+    *entries: tuple[str, Compilation],
 ) -> CompiledUnit:
     main = entries[0][1]
     weights = [p.name for p in source.graph.params]
     preparation = compile_preparation(main, weights, _first_states(main, source) if train else {}, target)
+    limit = limits.of("preparing the parameters")
+    if limit is not None:
+        limit.check(preparation)
     offsets = itertools.accumulate((v.type.nbytes for v in preparation.plan.graph.inputs), initial=0)
     planned = {p.name: p for p in main.plan.graph.params}
     unit = Unit(

@@ -107,7 +107,11 @@ class _Walk:
         return max(backward, key=self.graph.position.__getitem__, default=None)
 
     def _recompute(self, reader: Node, moment: Value) -> None:
-        """Emit what the reader needs of the chosen values and has not been computed again yet."""
+        """Emit what the reader needs of the chosen values and has not been computed again yet.
+
+        What is merely on the way is kept for later readers if it is a contraction. All else is cheap, so
+        it is computed once more for them: otherwise a long chain would be kept from the first need on.
+        """
         missing = {o for o in reader.operands if o.name in self.chosen and o not in self.again}
         pending = list(missing)
         while pending:
@@ -115,11 +119,14 @@ class _Walk:
             new = {o for o in operands if o.name in self.chosen and o not in self.again} - missing
             missing |= new
             pending += new
+        made: dict[Value, Value] = {}
         for value in sorted(missing, key=self.graph.position.__getitem__):
-            node = self.graph.producer[value]
-            follows = any(o in self.again for o in node.operands)
-            operands = tuple(self.again.get(o, self.rewriter.new[o]) for o in node.operands)
+            node, known = self.graph.producer[value], {**self.again, **made}
+            operands = tuple(known.get(o, self.rewriter.new[o]) for o in node.operands)
+            follows = any(o in known for o in node.operands)
             after = () if follows else (self.rewriter.new[moment],)
-            self.again[value] = self.rewriter.emit(
+            made[value] = self.rewriter.emit(
                 node, node.op, *operands, stem=f"{value.name}{AGAIN}", after=after
             )
+            if value in reader.operands or node.op.has(Trait.CONTRACTION):
+                self.again[value] = made[value]

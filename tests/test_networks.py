@@ -27,7 +27,7 @@ OUTPUT_LIMIT, GRADIENT_LIMIT, STATISTICS_LIMIT = 1e-4, 1e-3, 1e-4
 SMALL_GRADIENT = 1e-3
 """Gradients below this share of the largest one may be all rounding: a bias before a batch norm has none."""
 SEEDS = range(3)
-STEPS, STEP_BATCH, RATE, LOSS_LIMIT = 50, 8, 0.01, 1e-3
+STEPS, STEP_BATCH, RATE, LOSS_LIMIT = 50, 8, 0.001, 1e-3
 
 STAGES = {
     "lenet5": ["c1 6x28x28", "s2 6x14x14", "c3 16x10x10", "s4 16x5x5", "c5 120", "f6 84", "output 10"],

@@ -160,7 +160,6 @@ class TrainingStep:
         block = pack_params(plan, params)
         entry = BoundEntry(Native(self.code, threads), "run", plan, feeds, block)
         entry()
-        statistics = {v.name for v in running_statistics(self.graph)}
         types = self.graph.values
         count = len(self.graph.outputs)
         outputs = zip((v.name for v in self.graph.outputs), entry.outputs[:count], strict=True)
@@ -168,7 +167,7 @@ class TrainingStep:
         return Results(
             dict(outputs),
             {name: gradient.reshape(types[name].type.shape) for name, gradient in gradients},
-            unpack_params(plan, block, statistics),
+            unpack_params(plan, block, running_statistics(self.graph)),
         )
 
 

@@ -26,6 +26,9 @@ from cnnc.errors import UnsupportedError
 ITERATIONS = 16
 """Iterations of the parallel nest to aim at: enough to share out evenly among a few threads."""
 
+LINE_BYTES = 64
+"""Of a cache line: less of it is not worth fetching."""
+
 LEAST_ROWS = 4
 """Rows of an iteration at least: the rows at its edge are read by its neighbours as well."""
 
@@ -68,10 +71,10 @@ class _Depthwise:
     @cached_property
     def strip(self) -> int:
         """Channels of an iteration: whole vectors, so many that the source rows which a tile reads take half
-        of the first-level cache."""
+        of the first-level cache, but a cache line at least."""
         read = (self.shape.kernel[0] - 1) * self.shape.dilation[0] + self.rows * self.shape.stride[0]
         vector = 4 * self.lanes * self.shape.source[1] * min(read, self.shape.source[0])
-        fitting = max(1, self.site.target.l1_bytes // 2 // vector)
+        fitting = max(1, LINE_BYTES // (4 * self.lanes), self.site.target.l1_bytes // 2 // vector)
         return min(fitting, -(-self.channels // self.lanes)) * self.lanes
 
     @cached_property

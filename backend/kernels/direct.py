@@ -29,7 +29,7 @@ from cnnc.backend.kernels.phases import Phase
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.rows import SourceRows, each_filter_row, each_part
 from cnnc.backend.kernels.site import Arguments, Site, Tensor, channel_tiles, declare
-from cnnc.backend.kernels.tiles import pixels_for, shape_for
+from cnnc.backend.kernels.tiles import pixels_for, shape_for, usable_registers
 from cnnc.backend.kernels.weights import Weights
 from cnnc.ir.layout import CHANNELS_LAST, Layout
 from cnnc.ir.types import TensorType
@@ -263,11 +263,12 @@ class _Direct:
             self._channels(tile, r, group, rows)
 
     def _channels(self, tile: _Tile, r: Coordinate, taps: Sequence[_Tap], rows: SourceRows) -> None:
-        """All channels. Tiles of one vector take them one by one: the next channel's weights would need a
-        register that a large tile does not have, and few instructions go to the loop of one."""
-        factor = 1 if len(tile.block.vectors) == 1 and self.shape.channels > STRAIGHT_CHANNELS else 2
-        if self.shape.channels <= STRAIGHT_CHANNELS:
-            factor = self.shape.channels
+        """All channels, two at a time: then less goes to the loop. A tile that fills the registers takes them
+        one by one, for it has none for the next channel's weights."""
+        pixels, vectors = tile.rows * tile.run.pixels, len(tile.block.vectors)
+        full = pixels * vectors + vectors + 1 >= usable_registers(self.site.target)
+        few = self.shape.channels <= STRAIGHT_CHANNELS
+        factor = self.shape.channels if few else 1 if full else 2
         self.k.unrolled("c", self.shape.channels, factor, lambda c: self._step(tile, r, taps, c, rows))
 
     def _step(

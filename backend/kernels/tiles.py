@@ -15,6 +15,9 @@ from cnnc.backend.target import Target
 
 LOADS_PER_CYCLE = 2
 
+JOINING_COST = 1.05
+"""What it costs to join rows: taps that reach but one of them, at the edges."""
+
 
 @dataclass(frozen=True)
 class RegisterTile:
@@ -87,7 +90,8 @@ def vectors_for(target: Target, field: Field, vectors: int) -> int:
 
 def shape_for(target: Target, field: Field, vectors: int) -> Shape:
     """The best tiles of `vectors` for a field: of equally fast ones the lowest, and then the one that loads
-    least. Rows are joined where a tile holds whole rows. A window too large for the registers spills."""
+    least. Rows are joined in pairs where a tile holds whole rows. A window too large for the registers
+    spills."""
     return min(
         _shapes(target, field, vectors),
         key=lambda s: (s.cycles, s.rows, -s.columns),
@@ -113,11 +117,13 @@ def _total(target: Target, field: Field, vectors: int, block: int) -> float:
 
 def _shapes(target: Target, field: Field, vectors: int) -> Iterator[Shape]:
     for columns in range(field.window[1], field.columns + 1, field.window[1]):
-        most = field.rows if columns == field.columns else field.window[0]
-        for rows in range(field.window[0], most + 1, field.window[0]):
-            if not fits(target, RegisterTile(rows * columns, vectors)):
+        for rows in field.window[0], 2 * field.window[0]:
+            joined = rows > field.window[0]
+            if joined and (columns < field.columns or rows > field.rows):
                 break
-            yield Shape(rows, columns, _field_cycles(target, field, rows, columns, vectors))
+            if fits(target, RegisterTile(rows * columns, vectors)):
+                cycles = _field_cycles(target, field, rows, columns, vectors)
+                yield Shape(rows, columns, cycles * (JOINING_COST if joined else 1.0))
 
 
 def _field_cycles(target: Target, field: Field, rows: int, columns: int, vectors: int) -> float:

@@ -64,7 +64,7 @@ def conv2d_weight_grad(site: Site) -> Kernel:
         op.dilation,
     )
     if shape.is_depthwise:
-        return depthwise_weight_grad(site, shape)
+        return depthwise_weight_grad(site, shape, strips)
     return _weight_grad(site, _in_columns(shape, strips) if shape.is_pointwise else shape, strips)
 
 

@@ -23,7 +23,7 @@ from cnnc.cli.common import (
     threads_option,
     train_flag,
 )
-from cnnc.cli.options import algorithm_options, chosen_preferences
+from cnnc.cli.options import algorithm_options, chosen_preferences, memory_option
 from cnnc.compiler import find_target
 from cnnc.layer_times import CallTime, layer_times
 from cnnc.roofline import draw_roofline, memory_bandwidth
@@ -63,6 +63,7 @@ COLUMNS = {
     help="Draw speed over arithmetic intensity into a .png, .svg or .pdf file.",
 )
 @target_option
+@memory_option
 @algorithm_options
 @json_flag
 def bench(
@@ -77,6 +78,7 @@ def bench(
     tune: Path | None,
     algorithm: str | None,
     strict: bool,
+    max_memory: int | None,
     as_json: bool,
 ) -> None:
     """Time a run of NET, or with --train a training step, on random images.
@@ -93,7 +95,7 @@ def bench(
     source.check_runnable()
     unit = training_unit if train else inference_unit
     preferences = chosen_preferences(tune, algorithm, machine)
-    compiled = unit(source, chosen_batch(batch, train), machine, preferences, strict)
+    compiled = unit(source, chosen_batch(batch, train), machine, preferences, strict, max_memory)
     if layers or roofline:
         _by_layer(compiled, threads, seconds, roofline, as_json)
         return

@@ -14,6 +14,7 @@ from cnnc.cli.common import (
     train_flag,
     weights_option,
 )
+from cnnc.cli.options import memory_option
 from cnnc.compiler import find_target
 from cnnc.products import Emit, build_product
 from cnnc.units import inference_unit, training_unit
@@ -34,6 +35,7 @@ from cnnc.units import inference_unit, training_unit
 @click.option("--external-weights", is_flag=True, help="Leave the weights outside.")
 @batch_option(None)
 @target_option
+@memory_option
 def build(
     net: str,
     out: str,
@@ -43,6 +45,7 @@ def build(
     external_weights: bool,
     batch: int | None,
     target: str,
+    max_memory: int | None,
 ) -> None:
     """Compile NET to a file that needs no Python: for inference or, with --train, for training.
 
@@ -64,6 +67,7 @@ def build(
     source, machine = load_source(net), find_target(target)
     arrays = None if external_weights or kind.is_text else source.weights(weights)
     unit = training_unit if train else inference_unit
-    product = build_product(unit(source, chosen_batch(batch, train), machine), kind, out, arrays)
+    compiled = unit(source, chosen_batch(batch, train), machine, max_memory=max_memory)
+    product = build_product(compiled, kind, out, arrays)
     header = f", {product.header}" if product.header else ""
     click.echo(f"{product.path}: {emit} for {machine.name}, {shown_bytes(product.nbytes)}{header}")

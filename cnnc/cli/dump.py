@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 
 from cnnc.backend.kernel.printer import print_kernel
 from cnnc.backend.llvm import CodeGenerator
-from cnnc.backend.target import Target
 from cnnc.cli.common import batch_option, chosen_batch, load_source, net_argument, target_option, train_flag
+from cnnc.cli.options import memory_option
 from cnnc.compiler import find_target
 from cnnc.errors import CnncError, did_you_mean
 from cnnc.ir.diff import diff_texts
@@ -18,7 +18,7 @@ from cnnc.ir.printer import print_graph
 from cnnc.passes.runner import Stage, run_passes
 from cnnc.pipeline import inference_passes, training_passes
 from cnnc.source import Source
-from cnnc.units import inference_unit, training_unit
+from cnnc.units import CompiledUnit, inference_unit, training_unit
 
 STAGES = ("graph", "planned", "kernels", "llvm", "asm")
 
@@ -33,6 +33,7 @@ STAGES = ("graph", "planned", "kernels", "llvm", "asm")
 @click.option("--diff", "difference", metavar="PASS", help="What this pass changed, as a unified diff.")
 @batch_option(None)
 @target_option
+@memory_option
 def dump(
     net: str,
     stage: str,
@@ -41,11 +42,13 @@ def dump(
     difference: str | None,
     batch: int | None,
     target: str,
+    max_memory: int | None,
 ) -> None:
     """Print NET as the compiler sees it: layer graph, planned graph, kernels, LLVM IR or assembly.
 
     Without --after the graph is shown after all passes. Graphs can be read back: they are a NET too.
-    A pass that runs twice is PASS the first time and PASS:2 the second.
+    A pass that runs twice is PASS the first time and PASS:2 the second. With --max-memory the graph is
+    that of the code for the target, where activations may be computed again.
 
     \b
     Examples:
@@ -58,19 +61,26 @@ def dump(
     if stage != "graph" and (after or difference):
         raise click.UsageError("--after and --diff show graphs; they need --stage graph")
     source, images = load_source(net), chosen_batch(batch, train)
-    if stage == "graph":
-        text = _graph_text(_stages(source, images, train), after, difference)
+    unit = training_unit if train else inference_unit
+    if stage != "graph":
+        text = _lowered_text(unit(source, images, find_target(target), max_memory=max_memory), stage)
+    elif max_memory is not None:
+        compiled = unit(source, images, find_target(target), max_memory=max_memory)
+        text = _graph_text(_named(compiled.main.stages), after, difference)
     else:
-        text = _lowered_text(source, images, train, stage, find_target(target))
+        text = _graph_text(_named(_stages(source, images, train)), after, difference)
     click.echo(text, nl=False)
 
 
-def _stages(source: Source, batch: int, train: bool) -> Mapping[str, tuple[Stage, Stage]]:
-    """For each pass by its name on the command line, the stages before and behind it."""
+def _stages(source: Source, batch: int, train: bool) -> tuple[Stage, ...]:
+    """The stages that are the same for all targets."""
     if train:
-        stages = run_passes(source.loss_graph(), training_passes(batch, source.optimizer))
-    else:
-        stages = run_passes(source.graph, inference_passes(batch))
+        return run_passes(source.loss_graph(), training_passes(batch, source.optimizer))
+    return run_passes(source.graph, inference_passes(batch))
+
+
+def _named(stages: Sequence[Stage]) -> Mapping[str, tuple[Stage, Stage]]:
+    """For each pass by its name on the command line, the stages before and behind it."""
     named: dict[str, tuple[Stage, Stage]] = {}
     for number, stage in enumerate(stages):
         runs = 1 + sum(earlier.name == stage.name for earlier in stages[:number])
@@ -89,11 +99,10 @@ def _graph_text(stages: Mapping[str, tuple[Stage, Stage]], after: str | None, di
     return diff_texts(before, behind, f"before {name}", f"after {name}")
 
 
-def _lowered_text(source: Source, batch: int, train: bool, stage: str, target: Target) -> str:
-    compiled = (training_unit if train else inference_unit)(source, batch, target)
+def _lowered_text(compiled: CompiledUnit, stage: str) -> str:
     if stage == "planned":
         return print_plan(compiled.main.plan)
     if stage == "kernels":
         return "\n".join(map(print_kernel, compiled.unit.kernels))
     text = compiled.unit.module_ir()
-    return text if stage == "llvm" else CodeGenerator(target).assembly(text)
+    return text if stage == "llvm" else CodeGenerator(compiled.unit.target).assembly(text)

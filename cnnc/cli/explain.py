@@ -18,7 +18,7 @@ from cnnc.cli.common import (
     target_option,
     train_flag,
 )
-from cnnc.cli.options import algorithm_options, chosen_preferences
+from cnnc.cli.options import algorithm_options, chosen_preferences, memory_option
 from cnnc.compiler import find_target
 from cnnc.explain import Explanation
 from cnnc.explain import explain as explained
@@ -40,6 +40,7 @@ COLUMNS = {
 @batch_option(None)
 @train_flag
 @target_option
+@memory_option
 @algorithm_options
 @json_flag
 def explain(
@@ -50,6 +51,7 @@ def explain(
     tune: Path | None,
     algorithm: str | None,
     strict: bool,
+    max_memory: int | None,
     as_json: bool,
 ) -> None:
     """Say for every kernel of NET which algorithm computes it and why, what was fused into it, and what was
@@ -65,7 +67,7 @@ def explain(
     machine = find_target(target)
     preferences = chosen_preferences(tune, algorithm, machine)
     unit = training_unit if train else inference_unit
-    compiled = unit(load_source(net), chosen_batch(batch, train), machine, preferences, strict)
+    compiled = unit(load_source(net), chosen_batch(batch, train), machine, preferences, strict, max_memory)
     found = explained(compiled.main)
     if as_json:
         print_json([asdict(each) for each in found])

@@ -1,9 +1,12 @@
-"""Options about algorithms, which the subcommands that compile share."""
+"""Options about algorithms and memory, which the subcommands that compile share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
@@ -15,6 +18,35 @@ from cnnc.tuning import read_tuning
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+UNITS: Mapping[str, int] = MappingProxyType(
+    {"": 1, "B": 1}
+    | {f"{prefix}B": 1000**power for power, prefix in enumerate(("k", "M", "G", "T"), 1)}
+    | {f"{prefix}iB": 1024**power for power, prefix in enumerate(("K", "M", "G", "T"), 1)}
+)
+"""Bytes of each unit; `kB`, `MB` are decimal and `KiB`, `MiB` binary."""
+
+
+def parse_bytes(
+    context: click.Context | None, option: click.Parameter | None, text: str | None
+) -> int | None:
+    """Callback of options that take an amount of memory: `500MB`, `1.5 GiB`, `65536`."""
+    if text is None:
+        return None
+    units = {unit.lower(): size for unit, size in UNITS.items()}
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([a-z]*)", text.strip().lower())
+    if found is None or found[2] not in units:
+        known = ", ".join(unit for unit in UNITS if unit)
+        raise click.BadParameter(f"{text!r} is no amount of memory such as 500MB, 2GiB or 65536 ({known})")
+    return int(Fraction(found[1]) * units[found[2]])
+
+
+memory_option = click.option(
+    "--max-memory",
+    metavar="BYTES",
+    callback=parse_bytes,
+    help="Use no more workspace than this, such as 500MB or 2GiB. Training computes activations again to "
+    "keep within it.",
+)
 _tune = click.option(
     "--tune",
     metavar="FILE",

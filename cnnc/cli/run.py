@@ -19,6 +19,7 @@ from cnnc.cli.common import (
     threads_option,
     weights_option,
 )
+from cnnc.cli.options import memory_option
 from cnnc.compiler import compile
 from cnnc.errors import CnncError, did_you_mean
 from cnnc.frontend.data import as_images, read_array, save_npy
@@ -37,6 +38,7 @@ PRINTED_ELEMENTS = 1000
 @batch_option(1)
 @threads_option
 @target_option
+@memory_option
 @json_flag
 def run(
     net: str,
@@ -46,6 +48,7 @@ def run(
     batch: int,
     threads: int,
     target: str,
+    max_memory: int | None,
     as_json: bool,
 ) -> None:
     """Compute the outputs of NET for one image or a batch of them, in .npy or IDX files.
@@ -66,7 +69,7 @@ def run(
         check_place(place)
     files = _assigned("input", [spec.name for spec in source.inputs], inputs)
     feeds, is_single = _read(source.inputs, files)
-    results = compile(source, batch, threads, weights, target).run(feeds)
+    results = compile(source, batch, threads, weights, target, max_memory=max_memory).run(feeds)
     shaped = {name: array[0] if is_single else array for name, array in results.items()}
     for name, place in places.items():
         save_npy(place, shaped[name])

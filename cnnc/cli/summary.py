@@ -18,6 +18,7 @@ from cnnc.cli.common import (
     target_option,
     train_flag,
 )
+from cnnc.cli.options import memory_option
 from cnnc.compiler import find_target
 from cnnc.summary import LayerSummary, Summary, summarize
 
@@ -36,19 +37,25 @@ COLUMNS = {
 @batch_option(None)
 @train_flag
 @target_option
+@memory_option
 @json_flag
-def summary(net: str, batch: int | None, train: bool, target: str, as_json: bool) -> None:
+def summary(
+    net: str, batch: int | None, train: bool, target: str, max_memory: int | None, as_json: bool
+) -> None:
     """List the layers of NET: shapes, parameters, multiply-accumulates (MACs) and activation memory.
 
     Below them stand the totals, and the memory the compiled code needs: the planned arena beside the
-    most bytes alive at one time, than which no arena can be smaller.
+    most bytes alive at one time, than which no arena can be smaller, and with --max-memory what is computed
+    again to keep within it.
 
     \b
     Examples:
       cnnc summary examples/lenet5.py
       cnnc summary examples/lenet5.py --train --batch 64 --json
+      cnnc summary examples/resnet18.py --train --batch 8 --max-memory 150MB
     """
-    facts = summarize(load_source(net), chosen_batch(batch, train), train, find_target(target))
+    source, images = load_source(net), chosen_batch(batch, train)
+    facts = summarize(source, images, train, find_target(target), max_memory)
     if as_json:
         totals = {"parameters": facts.parameters, "macs": facts.macs}
         print_json({**asdict(facts), **totals, "activation_bytes": facts.activation_bytes})
@@ -79,4 +86,8 @@ def _memory(facts: Summary) -> list[str]:
     lines.append(f"parameters      {shown_bytes(facts.param_bytes)} of memory{state}")
     bound = shown_bytes(facts.bound_bytes)
     lines.append(f"arena           {shown_bytes(facts.arena_bytes)}; at most {bound} are alive at one time")
+    lines.append(f"workspace       {shown_bytes(facts.workspace_bytes)}: the arena, and a thread's scratch memory")
+    if facts.recomputed:
+        values = f"{facts.recomputed} activation{'' if facts.recomputed == 1 else 's'}"
+        lines.append(f"computed again  {values} in the backward pass, {facts.recomputed_macs:,} MACs")
     return lines

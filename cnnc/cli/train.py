@@ -22,6 +22,7 @@ from cnnc.cli.common import (
     threads_option,
     weights_option,
 )
+from cnnc.cli.options import memory_option
 from cnnc.compiler import compile_training
 from cnnc.errors import CnncError, UnsupportedError
 from cnnc.frontend.data import as_images, load_images, load_labelled, read_array
@@ -81,6 +82,7 @@ class Progressed:
 @weights_option
 @click.option("--out", metavar="W", callback=check_weights_suffix, help="Write the trained weights here.")
 @target_option
+@memory_option
 def train(
     net: str,
     images: str,
@@ -95,6 +97,7 @@ def train(
     weights: str | None,
     out: str | None,
     target: str,
+    max_memory: int | None,
 ) -> int:
     """Train NET in this process, one line an epoch, with the loss and optimizer it declares.
 
@@ -113,7 +116,7 @@ def train(
     source = load_source(net)
     data = _labelled(source, images, labels)
     test = _test_data(source, test_images, test_labels) if test_images and test_labels else None
-    trainer = compile_training(source, batch, threads, weights, target)
+    trainer = compile_training(source, batch, threads, weights, target, max_memory=max_memory)
     done = _train(trainer, Run(data, test, epochs, lr, seed))
     return _finish(done, epochs, out)
 

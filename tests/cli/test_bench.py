@@ -44,3 +44,23 @@ def test_a_text_graph_has_no_training_step(cnnc: Cnnc, tmp_path: Path) -> None:
     path = tmp_path / "g.txt"
     path.write_text("graph @g(%x: f32[1,4]) -> (%y) {\n  %y: f32[1,4] = relu(%x)\n}\n")
     assert "training needs a Network" in cnnc.fails("bench", path, "--train")
+
+
+def test_layer_by_layer(cnnc: Cnnc, tiny: Path) -> None:
+    rows = json.loads(cnnc("bench", tiny, "--layers", "--seconds", 0.02, "--json"))
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    (conv,) = [row for row in rows if row["op"] == "conv2d"]
+    assert conv["algorithm"] == "direct" and 0 < conv["best"] <= conv["median"]
+    assert conv["macs"] == 4 * 4 * 4 * 9 and conv["nbytes"] > 0
+
+
+def test_layers_of_a_training_step_tell_directions_apart(cnnc: Cnnc, tiny: Path) -> None:
+    text = cnnc("bench", tiny, "--layers", "--train", "--batch", 2, "--seconds", 0.02)
+    assert "conv2d_weight_grad" in text and text.splitlines()[-1].startswith("total ")
+
+
+def test_a_picture(cnnc: Cnnc, tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "roofline.png"
+    cnnc("bench", tiny, "--roofline", picture, "--seconds", 0.02)
+    assert picture.read_bytes()[:4] == b"\x89PNG"

@@ -23,7 +23,6 @@ from cnnc.ops.elementwise import Add, Bias, Map, Relu, Tanh
 from cnnc.ops.fused import Fused
 from cnnc.ops.pool import MaxPool2d, MeanPool2d
 from cnnc.passes.fuse_epilogues import FuseEpilogues
-from cnnc.passes.lower_windows import LowerWindows
 from cnnc.pipeline import compile_graph
 from tests.kernel_sites import check_graph, check_sample
 from tests.native_kernels import on_runnable_targets, run_natively
@@ -108,7 +107,7 @@ def test_dense_products_compiled(target: Target, rows: int, channels: int, maps:
 def fused(graph: Graph, target: Target, nodes: int = 1) -> Program:
     """Check the graph's compiled kernels; there must be as many fused ones."""
     feeds = {**draw(graph.inputs, 1), **draw(graph.params, 2)}
-    passes = (LowerWindows(), FuseEpilogues())
+    passes = (FuseEpilogues(),)
     program = check_graph(graph, passes, target, feeds, run=run_natively(target))
     regions = [call for call in program.calls if call.node and isinstance(call.node.op, Fused)]
     assert len(regions) == nodes
@@ -207,7 +206,7 @@ def test_nothing_is_padded_or_spread_for_a_convolution(target: Target) -> None:
         x, w = b.input("x", f32(1, channels, *size)), b.param("w", f32(maps, channels, *kernel))
         y = b.emit(conv, x, w)
         dx = b.emit(Conv2dInputGrad(stride, pad, dilation, size=size), y, w)
-        calls = compile_graph(b.build([dx]), (LowerWindows(),), target).program.calls
+        calls = compile_graph(b.build([dx]), (), target).program.calls
         names = [call.node.op.name for call in calls if call.node and call.node.op.name != "relayout"]
         assert names == ["conv2d", "conv2d_input_grad"]
 

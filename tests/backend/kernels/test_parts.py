@@ -24,7 +24,6 @@ from cnnc.ops.dense import Dense
 from cnnc.ops.fused import Fused
 from cnnc.ops.reduce import Sum
 from cnnc.ops.samples import random_operands
-from cnnc.passes.lower_windows import LowerWindows
 from cnnc.pipeline import compile_graph
 from tests.kernel_sites import Run, check_kernel_on, interpret, random_for, site_of
 from tests.native_kernels import on_runnable_targets, run_natively
@@ -48,7 +47,7 @@ def sites(sample: Sample, target: Target) -> Iterator[tuple[Site, list[Array]]]:
     operands = [builder.input(f"x{i}", t) for i, t in enumerate(sample.operands)]
     graph = builder.build(builder.emit_all(sample.op, *operands))
     arrays = random_operands(sample, random_for(sample))
-    plan = compile_graph(graph, (LowerWindows(),), target).plan
+    plan = compile_graph(graph, (), target).plan
     feeds = {operand.name: array for operand, array in zip(operands, arrays, strict=True)}
     values = evaluate_values(plan.graph, feeds)
     for node in plan.graph.nodes:

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.layouts import LayoutRules
 from cnnc.backend.target import TARGETS, Target
-from cnnc.errors import ShapeError, UnsupportedError
+from cnnc.errors import ShapeError
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.op import Sample
 from cnnc.ir.types import f32
@@ -22,7 +21,7 @@ from cnnc.pipeline import compile_graph
 from tests.kernel_sites import check_sample, check_site, site_of
 from tests.native_kernels import on_runnable_targets, run_natively
 
-NAMES = ("conv2d_weight_grad", "dense_weight_grad")
+NAMES = ("conv2d_weight_grad", "dense_weight_grad", "partial_weight_grad", "sum_parts")
 SAMPLES = [(f"{name}-{i}", sample) for name in NAMES for i, sample in enumerate(OPS[name].samples())]
 SIZES = (1, 7, 9, 17, 33)
 vector_targets = st.sampled_from([TARGETS[name] for name in ("x86-64", "avx2", "avx512")])
@@ -100,12 +99,6 @@ def test_large_layers_are_proven_and_shared_out(target: Target) -> None:
         program = compile_graph(b.build([dw]), (), target).program
         (call,) = [c for c in program.calls if c.node and isinstance(c.node.op, Conv2dWeightGrad)]
         assert call.proof.accesses > 0 and call.proof.conflicts > 0
-
-
-def test_padded_inputs_must_have_been_lowered() -> None:
-    sample = Sample(Conv2dWeightGrad(pad=(1, 1, 1, 1), kernel=(3, 3)), (f32(1, 8, 5, 5), f32(1, 3, 5, 5)))
-    with pytest.raises(UnsupportedError, match="padded"):
-        kernel_for(site_of(sample, TARGETS["avx2"], ("acdb", "acdb", "Acdb8a")))
 
 
 def test_forward_and_backward_agree_on_the_packing() -> None:

@@ -1,0 +1,53 @@
+"""`cnnc explain`: reasons for algorithms and fusion, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.conftest import Cnnc
+
+NET = """
+from cnnc import Network, add, conv2d, dense, flatten, max_pool, relu, softmax_cross_entropy
+
+net = Network("branchy")
+x = net.input(16, 12, 12)
+y = conv2d(x, 16, 3, pad="same", activation=relu, name="wide")
+y = add(conv2d(y, 16, 1, name="point"), y)
+net.output(dense(flatten(max_pool(y, 3, 2)), 3))
+net.loss(softmax_cross_entropy)
+"""
+
+
+def network(folder: Path) -> Path:
+    path = folder / "branchy.py"
+    path.write_text(NET)
+    return path
+
+
+def test_every_kernel_is_explained(cnnc: Cnnc, tmp_path: Path) -> None:
+    found = json.loads(cnnc("explain", network(tmp_path), "--json", "--target", "avx2"))
+    by_layer = {each["layer"]: each for each in found}
+    wide, point = by_layer["wide"], by_layer["point"]
+    assert (wide["op"], wide["reason"], wide["fused"]) == ("conv2d", "predicted", ["bias", "relu"])
+    cheapest = min(wide["offers"], key=lambda offer: float(offer["cycles"]))
+    assert wide["algorithm"] == cheapest["algorithm"]
+    assert {offer["algorithm"] for offer in wide["offers"]} == {"direct", "winograd 4x4", "winograd 2x2"}
+    assert (point["algorithm"], point["reason"], point["fused"]) == ("direct", "only", ["bias", "add"])
+    assert any("windows do not tile" in reason for reason in point["refused"])
+
+
+def test_an_algorithm_can_be_forced_or_forbidden(cnnc: Cnnc, tmp_path: Path) -> None:
+    net = network(tmp_path)
+    forced = json.loads(cnnc("explain", net, "--algorithm", "winograd 2x2", "--json"))
+    assert [(e["algorithm"], e["reason"]) for e in forced if e["layer"] == "wide"] == [
+        ("winograd 2x2", "forced")
+    ]
+    strict = json.loads(cnnc("explain", net, "--strict", "--train", "--batch", 2, "--json"))
+    assert {e["algorithm"] for e in strict} <= {"", "direct"}
+
+
+def test_a_table_without_json(cnnc: Cnnc, tmp_path: Path) -> None:
+    lines = cnnc("explain", network(tmp_path)).splitlines()
+    assert lines[0].split()[:4] == ["layer", "operation", "result", "algorithm"]
+    assert any(line.startswith("wide ") and "predicted: " in line for line in lines)
