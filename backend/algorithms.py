@@ -140,7 +140,7 @@ def _winograd_cycles(tile: _Pair, target: Target, layer: Layer, train: bool) -> 
     )
     weights = 4 * points * channels * maps
     transformed = weights / TRANSFORMED_BYTES_PER_CYCLE if train else 0.0
-    return choose_blocks(target, work).cycles(target) + _streaming(target, weights) + transformed
+    return choose_blocks(target, work, layer.images).cycles(target) + _streaming(target, weights) + transformed
 
 
 def _winograd_weight_grad_cycles(

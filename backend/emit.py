@@ -40,6 +40,9 @@ from cnnc.backend.target import Target
 SCRATCH = "%scratch"
 """The parameter that holds a thread's scratch memory. Names of kernels end otherwise, so none is it."""
 
+_RANGE = ("i64 %begin", "i64 %end", "i64 %images")
+"""The parameters that say which iterations to run, and of how many images."""
+
 
 def kernel_symbol(kernel: Kernel) -> str:
     """The name of a kernel's function, which equal kernels share."""
@@ -70,15 +73,21 @@ def _is_constant(loop: For) -> bool:
     return not any(bound.terms for bound in (*loop.starts, *loop.stops))
 
 
-def iterations(kernel: Kernel) -> int:
-    """Iterations of the whole parallel nest; 1 for a kernel without parallel loops."""
-    return math.prod(trip_count(loop) for loop in parallel_nest(kernel)[0])
+def iterations(kernel: Kernel, images: int | None = None) -> int:
+    """Iterations of the whole parallel nest, for all images or for that many; 1 for a kernel without
+    parallel loops."""
+
+    def trips(loop: For) -> int:
+        return -(-images // loop.images) if loop.images and images is not None else trip_count(loop)
+
+    return math.prod(map(trips, parallel_nest(kernel)[0]))
 
 
 def emit_kernel(kernel: Kernel, target: Target, linkage: str = "") -> str:
-    """`void @symbol(ptr arguments..., i64 begin, i64 end, ptr scratch)`, which runs those iterations of
-    the parallel nest, and `@symbol.task(ptr arguments, i64 begin, i64 end, ptr scratch)`, the same for the
-    fork-join pool. `scratch` is the calling thread's; null will do for a kernel without scratch buffers."""
+    """`void @symbol(ptr arguments..., i64 begin, i64 end, i64 images, ptr scratch)`, which runs those
+    iterations of the parallel nest, and `@symbol.task(ptr arguments, i64 begin, i64 end, i64 images, ptr
+    scratch)`, the same for the fork-join pool. The iterations are those of the nest for `images` images.
+    `scratch` is the calling thread's; null will do for a kernel without scratch buffers."""
     return _Emitter(kernel, target).function(kernel_symbol(kernel), linkage)
 
 
@@ -120,7 +129,7 @@ class _Emitter:
         text = "\n".join(_flattened(self.lines))
         head = f"define {linkage} void @{symbol}".replace("  ", " ")
         buffers = [f"ptr noalias {n}" for n in (*names, SCRATCH)]
-        parameters = ", ".join([*buffers[:-1], "i64 %begin", "i64 %end", buffers[-1]])
+        parameters = ", ".join([*buffers[:-1], *_RANGE, buffers[-1]])
         return f"{head}({parameters}) nounwind {{\nentry:\n{text}\n}}\n\n{_task(symbol, linkage, names)}"
 
     def define(self, text: str, into: list[str] | None = None) -> str:
@@ -164,16 +173,26 @@ class _Emitter:
 
     def _numbers(self, loops: tuple[For, ...]) -> Iterator[str]:
         """The iteration number of each loop of the nest, the innermost counting fastest."""
-        inner = math.prod(max(1, trip_count(loop)) for loop in loops)
         rest = "%number"
-        for loop in loops:
-            inner //= max(1, trip_count(loop))
-            if inner == 1:
+        for position in range(len(loops)):
+            inner = self._iterations(loops[position + 1 :])
+            if inner == "1":
                 yield rest
                 rest = "0"
             else:
                 yield self.define(f"udiv i64 {rest}, {inner}")
                 rest = self.define(f"urem i64 {rest}, {inner}")
+
+    def _iterations(self, loops: tuple[For, ...]) -> str:
+        """Iterations of inner loops of the nest: a constant, but for a loop over images."""
+        constant = math.prod(max(1, trip_count(loop)) for loop in loops if not loop.images)
+        images = next((loop.images for loop in loops if loop.images), 0)
+        if not images:
+            return str(constant)
+        head = self.levels[0].head
+        above = self.define(f"add nuw nsw i64 %images, {images - 1}", head)
+        trips = self.define(f"udiv i64 {above}, {images}", head)
+        return self.define(f"mul nuw nsw i64 {trips}, {constant}", head)
 
     def _statements(self, body: Sequence[Statement]) -> None:
         for statement in body:
@@ -369,11 +388,11 @@ def _flattened(lines: Iterable[str | list[str]]) -> Iterator[str]:
 
 def _task(symbol: str, linkage: str, names: Sequence[str]) -> str:
     """The same kernel for the pool: its buffers come in an array of pointers."""
-    parameters = f"(ptr %buffers, i64 %begin, i64 %end, ptr {SCRATCH})"
+    parameters = f"(ptr %buffers, {', '.join(_RANGE)}, ptr {SCRATCH})"
     lines = [f"define {linkage} void @{symbol}.task{parameters} nounwind {{"]
     for i, name in enumerate(names):
         lines.append(f"  {name}.at = getelementptr ptr, ptr %buffers, i64 {i}")
         lines.append(f"  {name} = load ptr, ptr {name}.at")
-    arguments = ", ".join([*(f"ptr {n}" for n in names), "i64 %begin", "i64 %end", f"ptr {SCRATCH}"])
+    arguments = ", ".join([*(f"ptr {n}" for n in names), *_RANGE, f"ptr {SCRATCH}"])
     lines += [f"  tail call void @{symbol}({arguments})", "  ret void", "}", ""]
     return "\n".join(lines)

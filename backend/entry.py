@@ -8,27 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cnnc.backend.emit import iterations, kernel_symbol
+from cnnc.backend.emit import iterations, kernel_symbol, trip_count
 from cnnc.backend.lower import Call, Program
 from cnnc.ir.plan import ALIGNMENT, Placement, Space
 
 
 def entry_ir(symbol: str, prefix: str, program: Program) -> str:
-    """`void @symbol(inputs..., outputs..., ptr params, ptr workspace, ptr pool)`.
+    """`void @symbol(inputs..., outputs..., ptr params, ptr workspace, ptr pool)`, in front of them `i64 given`
+    if the number of images is free: it is taken for 1 if it is less, and for the batch if it is more.
 
     Calls worth it fork by @prefix_parallel. Behind the plan's arena, the workspace holds the calling
     thread's scratch memory.
     """
     graph = program.plan.graph
     names = [f"%in{i}" for i in range(len(graph.inputs))] + [f"%out{i}" for i in range(len(graph.outputs))]
-    parameters = ", ".join(f"ptr {n}" for n in (*names, "%params", "%workspace", "%pool"))
+    parameters = [f"ptr {n}" for n in (*names, "%params", "%workspace", "%pool")]
     most = max((len(call.arguments) for call in program.calls), default=1)
-    lines = [f"define void @{symbol}({parameters}) nounwind {{", f"  %buffers = alloca [{most} x ptr]"]
-    lines.append(_scratch(program))
+    lines = [f"  %buffers = alloca [{most} x ptr]", _scratch(program)]
+    if program.batch:
+        parameters.insert(0, "i64 %given")
+        lines += _clamped(program.batch)
     for number, call in enumerate(program.calls):
         forks = call.flops >= program.target.fork_flops and iterations(call.kernel) > 1
-        lines += _call(number, call, prefix if forks else None, "%scratch")
-    return "\n".join([*lines, "  ret void", "}", ""])
+        lines += _forked(number, call, prefix, program) if forks else _called(number, call, program.batch)
+    head = f"define void @{symbol}({', '.join(parameters)}) nounwind {{"
+    return "\n".join([head, *lines, "  ret void", "}", ""])
 
 
 def pack_ir(symbol: str, program: Program, offsets: Sequence[int]) -> str:
@@ -38,7 +42,7 @@ def pack_ir(symbol: str, program: Program, offsets: Sequence[int]) -> str:
     lines += [f"  %in{i} = getelementptr i8, ptr %weights, i64 {at}" for i, at in enumerate(offsets)]
     lines.append(_scratch(program))
     for number, call in enumerate(program.calls):
-        lines += _call(number, call, None, "%scratch")
+        lines += _called(number, call)
     return "\n".join([*lines, "  ret void", "}", ""])
 
 
@@ -49,7 +53,7 @@ def unpack_ir(symbol: str, calls: Sequence[Call]) -> str:
     """
     assert not any(call.kernel.scratch_bytes for call in calls), "copies need no scratch memory"
     head = f"define void @{symbol}(ptr %params, ptr %out0) nounwind {{"
-    body = [line for number, call in enumerate(calls) for line in _call(number, call, None, "null")]
+    body = [line for number, call in enumerate(calls) for line in _called(number, call, scratch="null")]
     return "\n".join([head, *body, "  ret void", "}", ""])
 
 
@@ -58,9 +62,9 @@ def declarations(calls: Iterable[Call]) -> str:
     lines = []
     for kernel in dict.fromkeys(call.kernel for call in calls):
         symbol = kernel_symbol(kernel)
-        parameters = ", ".join([*["ptr"] * len(kernel.arguments), "i64", "i64", "ptr"])
+        parameters = ", ".join([*["ptr"] * len(kernel.arguments), "i64", "i64", "i64", "ptr"])
         lines.append(f"declare void @{symbol}({parameters})")
-        lines.append(f"declare void @{symbol}.task(ptr, i64, i64, ptr)")
+        lines.append(f"declare void @{symbol}.task(ptr, i64, i64, i64, ptr)")
     return "\n".join([*lines, ""])
 
 
@@ -87,23 +91,65 @@ def params_in_text(symbol: str, content: bytes) -> str:
     return f'@{symbol} = constant [{len(content)} x i8] c"{escaped}", align {ALIGNMENT}\n'
 
 
-def _call(number: int, call: Call, fork_prefix: str | None, scratch: str) -> list[str]:
-    """One call's addresses and the call."""
+def _clamped(batch: int) -> list[str]:
+    """The number of images: what is given, but at least 1 and at most the batch."""
+    return [
+        "  %some = icmp sgt i64 %given, 1",
+        "  %positive = select i1 %some, i64 %given, i64 1",
+        f"  %fits = icmp slt i64 %positive, {batch}",
+        f"  %images = select i1 %fits, i64 %positive, i64 {batch}",
+    ]
+
+
+def _called(number: int, call: Call, batch: int = 0, scratch: str = "%scratch") -> list[str]:
+    """One call's addresses and the call of its kernel."""
+    lines, pointers = _pointers(number, call)
+    counting, count, images = _counted(number, call, batch)
+    buffers = [f"ptr {pointer}" for pointer in pointers]
+    arguments = ", ".join([*buffers, "i64 0", f"i64 {count}", f"i64 {images}", f"ptr {scratch}"])
+    return [*lines, *counting, f"  call void @{kernel_symbol(call.kernel)}({arguments})"]
+
+
+def _forked(number: int, call: Call, prefix: str, program: Program) -> list[str]:
+    """One call's addresses and the call of the pool, if there are images enough to be worth it."""
+    lines, pointers = _pointers(number, call)
+    for position, pointer in enumerate(pointers):
+        slot = f"%s{number}.{position}"
+        lines.append(f"  {slot} = getelementptr ptr, ptr %buffers, i64 {position}")
+        lines.append(f"  store ptr {pointer}, ptr {slot}")
+    counting, count, images = _counted(number, call, program.batch)
+    pool, least = "%pool", -(-program.target.fork_flops * program.batch // max(1, call.flops))
+    if least > 1 and call.kernel.image_loop is not None:
+        pool = f"%pool{number}"
+        counting.append(f"  %worth{number} = icmp sge i64 %images, {least}")
+        counting.append(f"  {pool} = select i1 %worth{number}, ptr %pool, ptr null")
+    arguments = f"ptr {pool}, ptr @{kernel_symbol(call.kernel)}.task, ptr %buffers"
+    rest = f"i64 {count}, i64 {images}, ptr %scratch"
+    return [*lines, *counting, f"  call void @{prefix}_parallel({arguments}, {rest})"]
+
+
+def _pointers(number: int, call: Call) -> tuple[list[str], list[str]]:
+    """The addresses of a call's buffers: how they are computed, and their names."""
     lines, pointers = [], []
     for position, place in enumerate(call.arguments):
         pointer = f"%c{number}.{position}"
         lines.append(f"  {pointer} = getelementptr i8, ptr {_base(place)}, i64 {place.offset}")
         pointers.append(pointer)
-    symbol, count = kernel_symbol(call.kernel), iterations(call.kernel)
-    if fork_prefix is None:
-        arguments = ", ".join([*(f"ptr {p}" for p in pointers), "i64 0", f"i64 {count}", f"ptr {scratch}"])
-        return [*lines, f"  call void @{symbol}({arguments})"]
-    for position, pointer in enumerate(pointers):
-        slot = f"%s{number}.{position}"
-        lines.append(f"  {slot} = getelementptr ptr, ptr %buffers, i64 {position}")
-        lines.append(f"  store ptr {pointer}, ptr {slot}")
-    arguments = f"ptr %pool, ptr @{symbol}.task, ptr %buffers, i64 {count}, ptr {scratch}"
-    return [*lines, f"  call void @{fork_prefix}_parallel({arguments})"]
+    return lines, pointers
+
+
+def _counted(number: int, call: Call, batch: int) -> tuple[list[str], str, str]:
+    """How many iterations a call has and of how many images: how they are computed, and both."""
+    loop, kernel = call.kernel.image_loop, call.kernel
+    if not batch or loop is None:
+        return [], str(iterations(kernel)), "%images" if batch else "0"
+    others = iterations(kernel) // trip_count(loop)
+    lines = [
+        f"  %above{number} = add nuw nsw i64 %images, {loop.images - 1}",
+        f"  %trips{number} = udiv i64 %above{number}, {loop.images}",
+        f"  %count{number} = mul nuw nsw i64 %trips{number}, {others}",
+    ]
+    return lines, f"%count{number}", "%images"
 
 
 def _scratch(program: Program) -> str:

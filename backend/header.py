@@ -86,8 +86,9 @@ def shape_text(shape: Iterable[int]) -> str:
 def _title(interface: Interface) -> str:
     what = "a training step" if interface.train else "inference"
     rules = (TRAINING_RULES if interface.train else INFERENCE_RULES).format(alignment=ALIGNMENT)
+    most = "" if interface.train or interface.batch == 1 else "up to "
     return (
-        f"{interface.name}: {what} for {interface.batch} image{'s' * (interface.batch > 1)} at a time, "
+        f"{interface.name}: {what} for {most}{interface.batch} image{'s' * (interface.batch > 1)} at a time, "
         f"{interface.parameters} parameters.\n"
         f"Compiled by cnnc {interface.version} for {interface.target}.\n{rules}"
     )
@@ -103,7 +104,7 @@ def _comment(text: str) -> str:
 def _size_macros(interface: Interface) -> str:
     prefix = interface.name.upper()
     macros = [
-        ("BATCH", f"{interface.batch}", "images of one call"),
+        ("BATCH", f"{interface.batch}", "images of one call" if interface.train else "most images of one call"),
         ("PARAM_BYTES", f"{interface.param_bytes}u", "bytes of a packed parameter block"),
         ("WORKSPACE_BYTES", f"{interface.workspace_bytes}u", "bytes of a workspace"),
         ("WEIGHTS", f"{interface.parameters}u", f"floats that {interface.name}_pack reads"),
@@ -114,13 +115,18 @@ def _size_macros(interface: Interface) -> str:
 
 def _inference_calls(interface: Interface) -> str:
     inputs, outputs = _arguments(interface.inputs, interface.outputs)
-    note = "Computes the outputs of one batch. Arrays are row-major.\n"
+    note = (
+        f"Computes the outputs of some images. Arrays are row-major; shapes are given for "
+        f"{interface.batch} of them,\n"
+        f"of fewer only the first rows are read and written.\n"
+        f"images: how many, 1 to {interface.batch}; less is taken for 1, and more for {interface.batch}.\n"
+    )
     note += _port_notes("read", interface.inputs, inputs) + _port_notes("written", interface.outputs, outputs)
     note += "params: a packed parameter block"
     note += f", for instance {interface.name}_params.\n" if interface.has_builtin_params else ".\n"
     note += f"workspace: {interface.workspace_bytes} bytes. pool: threads to use, NULL for this thread alone."
     signature = _signature(
-        interface, "run", (interface.inputs, inputs), (interface.outputs, outputs), "const "
+        interface, "run", (interface.inputs, inputs), (interface.outputs, outputs), "const ", ("int64_t images",)
     )
     return f"{_comment(note)}\n{signature}"
 
@@ -168,8 +174,10 @@ def _signature(
     inputs: tuple[tuple[Port, ...], tuple[str, ...]],
     outputs: tuple[tuple[Port, ...], tuple[str, ...]],
     params: str,
+    first: tuple[str, ...] = (),
 ) -> str:
-    arguments = [f"const {C_TYPES[port.dtype]} *{name}" for port, name in zip(*inputs, strict=True)]
+    arguments = [*first]
+    arguments += [f"const {C_TYPES[port.dtype]} *{name}" for port, name in zip(*inputs, strict=True)]
     arguments += [f"{C_TYPES[port.dtype]} *{name}" for port, name in zip(*outputs, strict=True)]
     arguments += [f"{params}void *params", "void *workspace", "cnnc_pool *pool"]
     return _wrapped(f"void {interface.name}_{call}(", arguments)
@@ -327,9 +335,9 @@ def _run_wrapper(interface: Interface) -> str:
     """A function of fixed form, whatever the number of inputs and outputs, that calls NAME_run."""
     arguments = [f"inputs[{i}]" for i in range(len(interface.inputs))]
     arguments += [f"outputs[{i}]" for i in range(len(interface.outputs))]
-    call = ", ".join([*arguments, "params", "workspace", "pool"])
+    call = ", ".join(["images", *arguments, "params", "workspace", "pool"])
     return (
-        "static inline void network_run(const float *const *inputs, float *const *outputs,\n"
+        "static inline void network_run(int64_t images, const float *const *inputs, float *const *outputs,\n"
         "                               const void *params, void *workspace, cnnc_pool *pool) {\n"
         f"    {interface.name}_run({call});\n}}\n"
     )

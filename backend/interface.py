@@ -20,7 +20,7 @@ C_KEYWORDS = """
     long register restrict return short signed sizeof static struct switch typedef union unsigned void
     volatile while alignas alignof bool catch class delete explicit export false friend mutable namespace
     new nullptr operator private protected public template this throw true try typename using virtual
-    params workspace pool weights threads NULL
+    images params workspace pool weights threads NULL
 """
 """Words that cannot name an argument: keywords of C and C++ and the header's own argument names."""
 
@@ -71,7 +71,7 @@ class Interface:
 
     `name` is the C identifier every symbol begins with (`c_identifier` makes one). `inputs` and
     `outputs` are those of the compiled graph in order: for training image, labels, lr and loss,
-    correct. `batch` is the fixed number of images of one call, `classes` the number of values a label
+    correct. `batch` is the number of images of one step, or the most of one run, `classes` the number of values a label
     may have (None without labels), `learning_rate` what a training program uses unless told.
     `param_bytes` and `workspace_bytes` are the sizes of the packed parameters (for training with the
     optimizer's state) and of the workspace. `schedule` is the optimizer's: constant or

@@ -11,6 +11,7 @@ import string
 from dataclasses import dataclass
 
 from cnnc.backend.kernels.contraction import Contraction, forward, input_grad, tile_field
+from cnnc.backend.kernels.dense import dense_vectors
 from cnnc.backend.kernels.tiles import Field, vectors_for
 from cnnc.backend.target import Target
 from cnnc.ir.graph import Node, Value
@@ -122,16 +123,16 @@ class LayoutRules:
 
         operands: list[Layout | None] = [outside(t) for t in tensors.operands]
         for number, layout in zip(numbers, rule.operands, strict=True):
-            operands[number] = layout
+            read_by_epilogue = body.users[body.inputs[number]] != (0,)
+            operands[number] = layout or (operands[number] if read_by_epilogue else None)
         return LayoutRule(tuple(operands), tuple(map(outside, tensors.results)))
 
     def _convolution(self, op: Conv2d | Conv2dInputGrad | Conv2dWeightGrad, tensors: Tensors) -> LayoutRule:
         """A depthwise convolution reads vectors of channels of its source, any other one single elements."""
         shape = _contraction(op, tensors)
         if isinstance(op, Conv2dWeightGrad):
-            weights = self._weights(shape)
-            if isinstance(op, PartialWeightGrad):
-                weights = _with_first_axis(weights)
+            is_partial = isinstance(op, PartialWeightGrad)
+            weights = _with_first_axis(self._packed_weights(shape)) if is_partial else self._weights(shape)
             return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (weights,))
         source = CHANNELS_LAST if shape.is_depthwise else _broadcast_source(tensors)
         return LayoutRule((source, self._weights(shape)), (CHANNELS_LAST,))
@@ -141,9 +142,13 @@ class LayoutRules:
         if shape.is_depthwise:
             return MAPS_LAST
         if not shape.flipped:
-            return self.blocked("acdb", 0, shape.maps * shape.groups, shape.groups, tile_field(shape))
+            return self._packed_weights(shape)
         weights = self.blocked("bcda", 1, shape.maps, 1, tile_field(shape))
         return weights if weights.block > 1 else CHANNELS_LAST  # a single map needs no packing
+
+    def _packed_weights(self, shape: Contraction) -> Layout:
+        """Those of a convolution in blocks of maps."""
+        return self.blocked("acdb", 0, shape.maps * shape.groups, shape.groups, tile_field(shape))
 
     def _winograd(
         self, op: WinogradWeights | WinogradConv2d | WinogradWeightGrad, tensors: Tensors
@@ -169,10 +174,19 @@ class LayoutRules:
             return LayoutRule((row_major(2), dx), (dx,))
         x = tensors.operands[0 if isinstance(op, Dense) else 1]
         w = tensors.operands[1] if isinstance(op, Dense) else tensors.results[0]
-        weights = self.packed(channels_last(w).order, 0, w.shape[0], 1, x.shape[0])
+        weights = self._dense_weights(w, x.shape[0])
         if isinstance(op, Dense):
             return LayoutRule((channels_last(x), weights), (row_major(2),))
         return LayoutRule((row_major(2), channels_last(x)), (weights,))
+
+    def _dense_weights(self, w: TensorType, rows: int) -> Layout:
+        """Of a dense layer for `rows` rows: blocks of maps that suit dense.py."""
+        lanes = self.target.lanes
+        while lanes > 1 and lanes // 2 >= w.shape[0]:
+            lanes //= 2
+        block = lanes * dense_vectors(self.target, rows, -(-w.shape[0] // lanes))
+        order = channels_last(w).order
+        return Layout(f"{order.replace('a', 'A')}{block}a") if block > 1 else Layout(order)
 
     def packed(self, order: str, axis: int, maps: int, groups: int, pixels: int) -> Layout:
         """As `blocked`, for rows of `pixels`."""

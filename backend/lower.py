@@ -6,14 +6,17 @@ text are one. The program is what entry.py writes the native function from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from cnnc.backend.images import image_values, images_lie_apart
+from cnnc.backend.kernel.image_bounds import prove_images
 from cnnc.backend.kernel.ir import Kernel, aligned_scratch
 from cnnc.backend.kernels.registry import Proof, proven_kernel
 from cnnc.backend.kernels.site import Site, Tensor
 from cnnc.backend.target import Target
+from cnnc.errors import VerifyError
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.graph import Node, Value
 from cnnc.ir.layout import row_major
@@ -25,6 +28,12 @@ from cnnc.ops.shape import Relayout
 
 FLOPS_PER_ELEMENT = 4
 """What reading or writing one element counts against a multiply-accumulate's two, to weigh a fork."""
+
+CALLERS = frozenset({Space.INPUT, Space.OUTPUT})
+"""Memory that holds just the images of a call."""
+
+_Key = tuple[Op, tuple[Tensor, ...], tuple[tuple[int, int], ...], tuple[bool, ...], bool]
+"""What decides a kernel."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Program:
-    """The calls of a plan in order."""
+    """The calls of a plan in order. `batch` is the most images of a call where there may be fewer, 0 where
+    there are always as many as the plan has."""
 
     plan: Plan
     target: Target
     calls: tuple[Call, ...]
+    batch: int = 0
 
     @cached_property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -71,22 +82,48 @@ def unique_kernels(calls: Iterable[Call]) -> tuple[Kernel, ...]:
     return tuple(dict.fromkeys(call.kernel for call in calls))
 
 
-def lower(plan: Plan, target: Target) -> Program:
-    """The program of a plan. Raises UnsupportedError, at the node, for what no kernel computes."""
-    proven: dict[tuple[Op, tuple[Tensor, ...], tuple[tuple[int, int], ...]], tuple[Kernel, Proof]] = {}
+def lower(plan: Plan, target: Target, batch: int = 0) -> Program:
+    """The program of a plan; with a `batch`, that of its inputs, it can be run for fewer images as well.
+
+    Raises UnsupportedError, at the node, for what no kernel computes, or with a batch for what mixes images.
+    """
+    proven: dict[_Key, tuple[Kernel, Proof]] = {}
+    images = image_values(plan.graph, batch) if batch > 1 else frozenset()
     calls = []
     for node in plan.graph.nodes:
         if is_alias(plan, node):
             continue
         node = _with_distinct_operands(node)
         site = site_of_node(plan, node, target)
-        key = (site.op, (*site.operands, *site.results), tuple(sorted(site.in_place.items())))
+        own = [r for i, r in enumerate(node.results) if i not in site.in_place]
+        arguments = (*node.operands, *own)
+        places = tuple(plan.placement(v) for v in arguments)
+        if not images.isdisjoint(node.operands):
+            exact = any(place.space in CALLERS for place in places)
+            site = replace(site, images=batch, exact_images=exact)
+        holding = tuple(v in images for v in arguments)
+        tensors, in_place = (*site.operands, *site.results), tuple(sorted(site.in_place.items()))
+        key = (site.op, tensors, in_place, holding, site.exact_images)
         if key not in proven:
             proven[key] = proven_kernel(site, node.loc)
-        own = [r for i, r in enumerate(node.results) if i not in site.in_place]
-        places = tuple(plan.placement(v) for v in (*node.operands, *own))
+            check_images(proven[key][0], site, holding)
         calls.append(Call(*proven[key], places, _flops(node), node))
-    return Program(plan, target, tuple(calls))
+    return Program(plan, target, tuple(calls), batch)
+
+
+def check_images(kernel: Kernel, site: Site, holding: Sequence[bool]) -> None:
+    """Raise VerifyError if a site's kernel touches images that it must not; `holding` says which of its
+    arguments hold images."""
+    loop = kernel.image_loop
+    if site.exact_images and (loop is None or loop.images != 1):
+        raise VerifyError(f"kernel {kernel.name}: no loop over single images, but arguments of the caller")
+    if loop is not None:
+        names = [buffer.name for buffer, has in zip(kernel.arguments, holding, strict=True) if has]
+        own = [t for i, t in enumerate(site.results) if i not in site.in_place]
+        tensors = zip((*site.operands, *own), holding, strict=True)
+        if any(has and not images_lie_apart(tensor.layout) for tensor, has in tensors):
+            raise VerifyError(f"kernel {kernel.name}: images lie among each other")
+        prove_images(kernel, loop, site.images, names)
 
 
 def lower_unpacking(plan: Plan, weights: Iterable[Value], target: Target) -> tuple[Call, ...]:

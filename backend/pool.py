@@ -6,7 +6,8 @@
 Threads meet at two gates (gate.py): workers wait at `start`, the caller of a fork at `done`.
 
     fork, by the caller                          worker `index`, forever
-    write task, args, count; pending = workers   wait(start)
+    write task and its arguments                 wait(start)
+    pending = workers
     open(start)                                  leave if there is no task: the pool is being destroyed
     run chunk 0                                  run chunk `index`
     wait(done)                                   if --pending = 0: open(done)
@@ -33,6 +34,7 @@ POOL_FIELDS = (
     ("gap", "[$gap x i8]"),
     ("threads", "i32"),  # running threads, with the caller
     ("count", "i64"),
+    ("images", "i64"),  # which tasks are told
     ("task", "ptr"),  # null tells the workers to leave
     ("args", "ptr"),
     ("scratch", "ptr"),  # of the workers, one behind the other, allocated behind the seats
@@ -202,10 +204,12 @@ define internal void @$p.share(ptr %pool, i32 %index, ptr %scratch) nounwind {
 entry:
   %threads_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $threads
   %count_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $count
+  %images_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $images
   %task_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $task
   %args_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $args
   %threads = load i32, ptr %threads_at
   %count = load i64, ptr %count_at
+  %images = load i64, ptr %images_at
   %task = load ptr, ptr %task_at
   %args = load ptr, ptr %args_at
   %chunks = zext i32 %threads to i64
@@ -218,7 +222,7 @@ entry:
   br i1 %is_empty, label %shared, label %run
 
 run:
-  call void %task(ptr %args, i64 %begin, i64 %end, ptr %scratch)
+  call void %task(ptr %args, i64 %begin, i64 %end, i64 %images, ptr %scratch)
   br label %shared
 
 shared:
@@ -227,11 +231,11 @@ shared:
 """
 
 PARALLEL = """\
-; Runs task(args, begin, end, scratch) over 0..count, split over the pool's threads, of which the calling
-; one has `scratch` and each other its own; returns when all is done.
+; Runs task(args, begin, end, images, scratch) over 0..count, split over the pool's threads, of which the
+; calling one has `scratch` and each other its own; returns when all is done.
 ; Without a pool the calling thread runs all of it. Not inlined, lest each kernel's body be there twice.
 define internal void @${p}_parallel(
-    ptr %pool, ptr %task, ptr %args, i64 %count, ptr %scratch
+    ptr %pool, ptr %task, ptr %args, i64 %count, i64 %images, ptr %scratch
 ) nounwind noinline {
 entry:
   %has_pool = icmp ne ptr %pool, null
@@ -245,7 +249,7 @@ measure:
   br i1 %has_workers, label %fork, label %alone
 
 alone:
-  call void %task(ptr %args, i64 0, i64 %count, ptr %scratch)
+  call void %task(ptr %args, i64 0, i64 %count, i64 %images, ptr %scratch)
   ret void
 
 fork:
@@ -255,7 +259,9 @@ fork:
   %pending = getelementptr %$p.pool, ptr %pool, i32 0, i32 $pending
   %start = getelementptr %$p.pool, ptr %pool, i32 0, i32 $start
   %done = getelementptr %$p.pool, ptr %pool, i32 0, i32 $done
+  %images_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $images
   store i64 %count, ptr %count_at
+  store i64 %images, ptr %images_at
   store ptr %task, ptr %task_at
   store ptr %args, ptr %args_at
   store atomic i32 %workers, ptr %pending monotonic, align 4
@@ -320,12 +326,12 @@ def pool_ir(prefix: str, pointer_bits: int = 64, spins: int = SPINS, scratch_byt
 
     Internal, for kernels:
 
-        void @P_parallel(ptr pool, ptr task, ptr args, i64 count, ptr scratch)
+        void @P_parallel(ptr pool, ptr task, ptr args, i64 count, i64 images, ptr scratch)
 
-    calls `void task(ptr args, i64 begin, i64 end, ptr scratch)` on every thread t with the range
+    calls `void task(ptr args, i64 begin, i64 end, i64 images, ptr scratch)` on every thread t with the range
     count * t / threads .. count * (t + 1) / threads unless it is empty, the calling thread being 0,
     and returns when all have returned and their stores can be seen. With a null pool or one thread
-    it is `task(args, 0, count, scratch)`. The calling thread has the `scratch` that it gives, every other
+    it is `task(args, 0, count, images, scratch)`. The calling thread has the `scratch` that it gives, every other
     one `scratch_bytes` of the pool's own, aligned as cache lines are. A task must not fork, and a pool
     serves one fork at a time. A child process made by fork() has none of the threads and must not touch its
     parent's pools.

@@ -63,10 +63,10 @@ def load_kernel(kernel: Kernel, target: Target, arrays: Sequence[Array]) -> Call
     code = CodeGenerator(target).object_code(emit_kernel(kernel, target))
     jit = Jit(target, [code])
     pointers = [ctypes.c_void_p] * len(arrays)
-    prototype = ctypes.CFUNCTYPE(None, *pointers, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+    prototype = ctypes.CFUNCTYPE(None, *pointers, *[ctypes.c_int64] * 3, ctypes.c_void_p)
     scratch = aligned_block(kernel.scratch_bytes)
     function = prototype(jit.address(kernel_symbol(kernel)))
-    arguments = (*(a.ctypes.data for a in arrays), 0, iterations(kernel), scratch.ctypes.data)
+    arguments = (*(a.ctypes.data for a in arrays), 0, iterations(kernel), 0, scratch.ctypes.data)
     held = (jit, tuple(arrays), scratch)  # must outlive the function
 
     def run() -> None:

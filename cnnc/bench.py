@@ -94,10 +94,10 @@ def measured_peak(target: Target) -> float:
     """FLOP/s of one thread whose registers alone are busy."""
     peak = fma_peak(target)
     code = Jit(target, [CodeGenerator(target).object_code(emit_kernel(peak.kernel, target))])
-    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2, ctypes.c_void_p)(
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 3, ctypes.c_void_p)(
         code.address(kernel_symbol(peak.kernel))
     )
     factors = np.full((2, target.lanes), 0.5, np.float32)  # zeros would draw less power, and raise the clock
     sums = np.zeros((peak.chains, target.lanes), np.float32)
-    timing = measure(lambda: function(address(factors), address(sums), 0, 1, None), PEAK_SECONDS)
+    timing = measure(lambda: function(address(factors), address(sums), 0, 1, 0, None), PEAK_SECONDS)
     return 2 * peak.macs / timing.best

@@ -19,11 +19,18 @@ class BoundEntry:
     """`entry()` runs `name_suffix` of a unit, made from `plan`, on arrays of its own.
 
     `feeds` gives every input by name, `block` is the param block; `outputs` holds the results, in the
-    order of the plan's outputs, after each call.
+    order of the plan's outputs, after each call. An entry that can be run for fewer images is run for
+    `images`; they are 0 for any other.
     """
 
     def __init__(
-        self, native: Native, suffix: str, plan: Plan, feeds: Mapping[str, Array], block: Array
+        self,
+        native: Native,
+        suffix: str,
+        plan: Plan,
+        feeds: Mapping[str, Array],
+        block: Array,
+        images: int = 0,
     ) -> None:
         graph = plan.graph
         self._inputs = [np.array(feeds[v.name], v.type.numpy).reshape(v.type.shape) for v in graph.inputs]
@@ -31,7 +38,8 @@ class BoundEntry:
         self._block = block
         self._native = native
         arrays = (*self._inputs, *self.outputs, self._block, native.workspace)
-        self._arguments = (*map(address, arrays), native.pool)
+        count = (images,) if images else ()
+        self._arguments = (*count, *map(address, arrays), native.pool)
         self._function = native.function(suffix, len(self._arguments))
 
     def of(self, suffix: str) -> BoundEntry:
@@ -51,7 +59,7 @@ def random_entry(compiled: CompiledUnit, native: Native, suffix: str) -> BoundEn
     feeds = random_feeds(plan.graph.inputs, np.random.default_rng(0), source.classes)
     feeds[LEARNING_RATE] = np.zeros((), np.float32)
     block = native.packed(compiled.given(source.initial_weights()), plan.param_bytes)
-    return BoundEntry(native, suffix, plan, feeds, block)
+    return BoundEntry(native, suffix, plan, feeds, block, compiled.main.program.batch)
 
 
 def random_feeds(inputs: Iterable[Value], rng: np.random.Generator, classes: int | None) -> dict[str, Array]:

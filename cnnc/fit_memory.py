@@ -29,7 +29,7 @@ from cnnc.recomputation import Offer, Situation
 DEPTHS = (0, 1, 2, 4, 8)
 """How many contractions may be computed one from the other again, tried in this order."""
 
-ROUNDS = 60
+ROUNDS = 40
 """How many plans are made at most."""
 
 SMALL = 200
@@ -53,22 +53,25 @@ class Limit:
         """Raise CnncError if the workspace is larger."""
         needed = compilation.program.workspace_bytes
         if needed > self.nbytes:
-            raise CnncError(
-                f"{self.name}: {self.what} in {self.nbytes:,} bytes of memory is out of reach: the least found "
-                f"is {needed:,}; alive at its peak are {_alive(compilation.plan)}",
-                self.location,
-            )
+            reach = f"{self.what} in {self.nbytes:,} bytes of memory is out of reach"
+            least = f"the least found is {needed:,}; alive at its peak are {_alive(compilation.plan)}"
+            raise CnncError(f"{self.name}: {reach}: {least}", self.location)
 
 
 def compile_within(
-    limit: Limit | None, graph: Graph, passes: Sequence[Pass], target: Target, shared: Plan | None = None
+    limit: Limit | None,
+    graph: Graph,
+    passes: Sequence[Pass],
+    target: Target,
+    shared: Plan | None = None,
+    batch: int = 0,
 ) -> Compilation:
     """As `compile_graph`, but with a workspace of at most `limit`: values of the forward part that the
     backward part needs are computed again where that serves.
 
-    Raises CnncError, with the least that was reached and the largest values alive, if the limit cannot be met.
+    Raises CnncError if that is out of reach, with the least found and the largest values alive at its peak.
     """
-    compilation = compile_graph(graph, passes, target, shared)
+    compilation = compile_graph(graph, passes, target, shared, batch)
     if limit is None:
         return compilation
     search = _Search(compilation, target, shared)
@@ -79,7 +82,7 @@ def compile_within(
         if smaller is attempt:
             break
         attempt = smaller
-        program = lower(attempt.plan, target)
+        program = lower(attempt.plan, target, batch)
         compilation = replace(compilation, stages=attempt.stages, plan=attempt.plan, program=program)
     limit.check(compilation)
     return compilation
@@ -98,7 +101,7 @@ class _Attempt:
         return Profile(self.plan)
 
     def excess(self, limit: int) -> tuple[int, int]:
-        """How far it is from the limit: at the peak, and summed over all nodes, for there may be several peaks."""
+        """How far it is from the limit: at the peak, and summed over all nodes, for peaks may be equal."""
         live = self.profile.live_bytes
         return max(int(live.max(initial=0)), limit), int(np.maximum(live - limit, 0).sum())
 
@@ -120,7 +123,9 @@ class _Search:
             while attempt.plan.arena_bytes > limit and self.rounds:
                 situation = Situation(self._graph, attempt.chosen, attempt.profile, depth)
                 excess = attempt.plan.arena_bytes - limit
-                offers = [o for o in situation.offers() if o.values not in refused and o.saved * SMALL >= excess]
+                offers = [
+                    o for o in situation.offers() if o.values not in refused and o.saved * SMALL >= excess
+                ]
                 # what the packing leaves unused counts as well
                 unused = attempt.plan.arena_bytes - int(attempt.profile.live_bytes.max(initial=0))
                 aim = max(limit - unused, 0)
@@ -133,15 +138,22 @@ class _Search:
     def _better(
         self, attempt: _Attempt, aim: int, picks: list[Offer], refused: set[frozenset[str]]
     ) -> _Attempt | None:
-        """The attempt with as many of the picks as help; a pick that does not help alone is refused."""
+        """The attempt with so many of the picks that fewer do not help more; None if none helps. A pick that
+        does not help alone is refused."""
+        best = attempt
         while picks and self.rounds:
-            next_one = self._attempt(attempt.chosen.union(*(pick.values for pick in picks)))
-            if next_one.excess(aim) < attempt.excess(aim):
-                return next_one
-            if len(picks) == 1:
+            tried = self._attempt(attempt.chosen.union(*(pick.values for pick in picks)))
+            is_better = tried.excess(aim) < best.excess(aim)
+            if best is not attempt and not is_better:
+                return best
+            if is_better:
+                best = tried
+            elif len(picks) == 1:
                 refused.add(picks[0].values)
+            if best.excess(aim) <= (aim, 0):
+                return best
             picks = picks[: len(picks) // 2]
-        return None
+        return None if best is attempt else best
 
     def _attempt(self, chosen: frozenset[str]) -> _Attempt:
         self.rounds -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from threading import Lock
 
@@ -14,7 +15,7 @@ from cnnc.native import Native, address
 
 
 class Model:
-    """`model(x)` or `model.run({name: array})`; any number of rows, computed `batch` at a time.
+    """`model(x)` or `model.run({name: array})`; any number of rows, computed up to `batch` at a time.
 
     Inputs are float32 (other number types are converted) of the declared shape with the batch axis.
     Results are new arrays. Calls from several threads run one after another.
@@ -27,7 +28,7 @@ class Model:
         self.outputs = {port.name: port.shape[1:] for port in interface.outputs}
         given = (weights[weight.name] for weight in interface.weights)
         self._params = native.packed(given, interface.param_bytes)
-        self._run = native.function("run", len(self.inputs) + len(self.outputs) + 3)
+        self._run = native.function("run", len(self.inputs) + len(self.outputs) + 4)
         self._tail = (address(self._params), address(native.workspace), native.pool)
         self._lock = Lock()
 
@@ -63,26 +64,14 @@ class Model:
         return array
 
     def _compute(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
-        rows, batch = len(arrays[0]), self.batch
+        """All rows where they are, a batch at a time; the last rows may be fewer."""
+        rows = len(arrays[0])
+        results = tuple(np.empty((rows, *shape), np.float32) for shape in self.outputs.values())
+        given = (*arrays, *results)
+        steps = [array.itemsize * math.prod(array.shape[1:]) for array in given]
+        first = [address(array) for array in given]
         with self._lock:
-            if rows == batch:
-                return self._call(arrays)
-            parts = [
-                self._call(tuple(_rows(a, start, batch) for a in arrays)) for start in range(0, rows, batch)
-            ]
-        return tuple(np.concatenate(outputs)[:rows] for outputs in zip(*parts, strict=True))
-
-    def _call(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
-        results = tuple(np.empty((self.batch, *shape), np.float32) for shape in self.outputs.values())
-        self._run(*map(address, arrays), *map(address, results), *self._tail)
+            for start in range(0, rows, self.batch):
+                places = (place + start * step for place, step in zip(first, steps, strict=True))
+                self._run(min(self.batch, rows - start), *places, *self._tail)
         return results
-
-
-def _rows(array: Array, start: int, batch: int) -> Array:
-    """`batch` rows from `start`, filled up with zeros behind the last."""
-    part = array[start : start + batch]
-    if len(part) == batch:
-        return part
-    padded = np.zeros((batch, *array.shape[1:]), array.dtype)
-    padded[: len(part)] = part
-    return padded

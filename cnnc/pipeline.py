@@ -91,14 +91,15 @@ class Compilation:
 
 
 def compile_graph(
-    graph: Graph, passes: Sequence[Pass], target: Target, shared: Plan | None = None
+    graph: Graph, passes: Sequence[Pass], target: Target, shared: Plan | None = None, batch: int = 0
 ) -> Compilation:
     """Run the passes, choose layouts, plan buffers, write the kernels. With `shared` the params lie as in
-    that plan, so that both programs can work on one param block."""
+    that plan, so that both programs can work on one param block. With `batch`, which the passes give the
+    graph, the program can be run for fewer images as well."""
     stages = run_passes(graph, passes)
     plan = plan_graph(stages[-1].graph, target, shared)
     algorithms = next((p for p in passes if isinstance(p, ChooseAlgorithms)), None)
-    return Compilation(stages, plan, lower(plan, target), algorithms)
+    return Compilation(stages, plan, lower(plan, target, batch), algorithms)
 
 
 def plan_graph(graph: Graph, target: Target, shared: Plan | None = None) -> Plan:

@@ -63,7 +63,8 @@ class Situation:
             starts = (plan.graph.position[v] for v in held.values)
             waits = all(i < peak if i in forward else i > peak for i in readers)
             is_kept = any(v in plan.graph.results for v in held.values)
-            if waits and not is_kept and all(s < peak for s in starts) and self._possible.issuperset(held.values):
+            is_there = all(start < peak for start in starts)
+            if waits and is_there and not is_kept and self._possible.issuperset(held.values):
                 yield held
 
     def _offer(self, held: Held) -> Offer | None:

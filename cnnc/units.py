@@ -97,13 +97,13 @@ def inference_unit(
     strict: bool = False,
     max_memory: int | None = None,
 ) -> CompiledUnit:
-    """`NAME_run`: the forward graph. With `strict` no algorithm re-associates sums across filter taps.
+    """`NAME_run`: the forward graph, for up to `batch` images. With `strict` no algorithm re-associates sums across filter taps.
     `max_memory` is the most bytes of workspace; raises CnncError where they do not suffice."""
     _check_batch(batch)
     limits = _Limits(source, max_memory)
     algorithms = ChooseAlgorithms(Algorithms(target, strict), preferences)
     passes = prepared_passes(batch, algorithms)
-    compilation = compile_within(limits.of("inference"), source.graph, passes, target)
+    compilation = compile_within(limits.of("inference"), source.graph, passes, target, batch=batch)
     return _compiled(source, batch, False, target, limits, ("run", compilation))
 
 

@@ -114,7 +114,8 @@ def _output_checks(
     expected = evaluate(graph, _doubled(feeds), _doubled(params)).outputs
     plan = compiled.main.plan
     native = _native(compiled.unit, compiled.workspace_bytes)
-    entry = BoundEntry(native, "run", plan, feeds, native.packed(compiled.given(params), plan.param_bytes))
+    block = native.packed(compiled.given(params), plan.param_bytes)
+    entry = BoundEntry(native, "run", plan, feeds, block, compiled.batch)
     entry()
     for value, found in zip(graph.outputs, entry.outputs, strict=True):
         yield Check(f"output {value.name}", _relative(found, expected[value.name]), OUTPUT_LIMIT)

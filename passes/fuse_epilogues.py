@@ -48,7 +48,9 @@ class FuseEpilogues:
         order = nx.lexicographical_topological_sort(merged, key=lambda i: max(regions.get(i, (i,))))
         nodes = [_fused(graph, regions[i]) if i in regions else graph.nodes[i] for i in order]
         left = _left(graph, regions.values(), nodes)
-        return graph.with_nodes(tuple(replace(n, after=tuple(left.get(v, v) for v in n.after)) for n in nodes))
+        return graph.with_nodes(
+            tuple(replace(n, after=tuple(left.get(v, v) for v in n.after)) for n in nodes)
+        )
 
 
 def _left(graph: Graph, regions: Iterable[tuple[int, ...]], nodes: Iterable[Node]) -> Mapping[Value, Value]:

@@ -86,7 +86,7 @@ class _Walk:
         return self.rewriter.finish()
 
     def _moment(self, node: Node) -> Value | None:
-        """The gradient that must be there before something is computed again for `node`; None if none need be.
+        """The gradient that must be there before something is computed again for `node`; None if it has none.
 
         Of the node's own operands the last one. An elementwise node will rather be part of the kernel that
         computes this operand, which must find everything else there: so for one it is what that kernel reads.
@@ -109,8 +109,9 @@ class _Walk:
     def _recompute(self, reader: Node, moment: Value) -> None:
         """Emit what the reader needs of the chosen values and has not been computed again yet.
 
-        What is merely on the way is kept for later readers if it is a contraction. All else is cheap, so
-        it is computed once more for them: otherwise a long chain would be kept from the first need on.
+        Later readers share it; but what is merely on the way is computed once more for them if it is
+        cheap: otherwise a long chain would be kept from the first need on. Contractions are not cheap, and
+        what a contraction reads is read again soon, by the gradient of its weights.
         """
         missing = {o for o in reader.operands if o.name in self.chosen and o not in self.again}
         pending = list(missing)
@@ -119,6 +120,8 @@ class _Walk:
             new = {o for o in operands if o.name in self.chosen and o not in self.again} - missing
             missing |= new
             pending += new
+        contractions = [self.graph.producer[v] for v in missing if self._is_contraction(v)]
+        shared = {*reader.operands, *(v for n in contractions for v in (*n.operands, *n.results))}
         made: dict[Value, Value] = {}
         for value in sorted(missing, key=self.graph.position.__getitem__):
             node, known = self.graph.producer[value], {**self.again, **made}
@@ -128,5 +131,7 @@ class _Walk:
             made[value] = self.rewriter.emit(
                 node, node.op, *operands, stem=f"{value.name}{AGAIN}", after=after
             )
-            if value in reader.operands or node.op.has(Trait.CONTRACTION):
-                self.again[value] = made[value]
+        self.again.update((value, copy) for value, copy in made.items() if value in shared)
+
+    def _is_contraction(self, value: Value) -> bool:
+        return self.graph.producer[value].op.has(Trait.CONTRACTION)

@@ -48,9 +48,7 @@ class Rewriter:
             results = self._builder.emit_all(op or node.op, *copied, names=names, after=after)
         self.new.update(zip(node.results, results, strict=True))
 
-    def emit(
-        self, node: Node, op: Op, *operands: Value, stem: str, after: tuple[Value, ...] = ()
-    ) -> Value:
+    def emit(self, node: Node, op: Op, *operands: Value, stem: str, after: tuple[Value, ...] = ()) -> Value:
         """Emit a further node on behalf of `node`, its result named `stem`, or `stem.1` and so on. It runs
         when the values in `after` are there."""
         (result,) = self.emit_all(node, op, *operands, stems=(stem,), after=after)

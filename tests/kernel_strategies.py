@@ -37,7 +37,7 @@ class _Scope:
 
 @st.composite
 def kernels(draw: st.DrawFn) -> Kernel:
-    """A kernel of up to two parallel loops around a block of statements and inner loops."""
+    """A kernel of up to three parallel loops around a block of statements and inner loops."""
     k = KernelBuilder("random")
     buffers = (
         k.buffer("x", (12, 9), Access.READ, pitch=draw(st.sampled_from((0, 9, 14)))),
@@ -46,18 +46,20 @@ def kernels(draw: st.DrawFn) -> Kernel:
         k.buffer("state", (10, 8), Access.READWRITE, pitch=draw(st.sampled_from((0, 11)))),
         k.buffer("y", (16, 10), Access.WRITE),
     )
-    _parallel(draw, _Scope(k, buffers, (), affine(0)), draw(st.integers(0, 2)))
+    images = draw(st.integers(-1, 2))
+    _parallel(draw, _Scope(k, buffers, (), affine(0)), draw(st.integers(0, 3)), images)
     return k.build()
 
 
-def _parallel(draw: st.DrawFn, scope: _Scope, loops: int) -> None:
+def _parallel(draw: st.DrawFn, scope: _Scope, loops: int, images: int) -> None:
+    """That many parallel loops, the one of number `images`, counted from inside, over images."""
     if loops == 0:
         _block(draw, scope)
         return
-    step = draw(st.integers(1, 2))
-    with scope.k.loop("p", 0, draw(st.integers(1, 4)), step, parallel=True) as p:
+    step, marked = (1, draw(st.integers(1, 3))) if images == loops - 1 else (draw(st.integers(1, 2)), 0)
+    with scope.k.loop("p", 0, draw(st.integers(1, 4)), step, parallel=True, images=marked) as p:
         inner = replace(scope, variables=(*scope.variables, p), base=scope.base * 3 + p)
-        _parallel(draw, inner, loops - 1)
+        _parallel(draw, inner, loops - 1, images)
 
 
 def _block(draw: st.DrawFn, scope: _Scope) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
 
-from cnnc.backend.emit import emit_kernel, iterations, kernel_symbol, parallel_nest
+from cnnc.backend.emit import emit_kernel, iterations, kernel_symbol, parallel_nest, trip_count
 from cnnc.backend.kernel.interpreter import Order
 from cnnc.backend.kernel.ir import Kernel
 from cnnc.backend.llvm import CodeGenerator, Jit, host_features
@@ -77,8 +77,15 @@ class NativeKernel:
         code = CodeGenerator(target).object_code(emit_kernel(kernel, target))
         return cls(kernel, Jit(target, [code]))
 
-    def run(self, arrays: Mapping[str, Array], cuts: Sequence[int] = (), as_task: bool = False) -> None:
-        """Run on the arrays in place, the parallel nest cut at these places; `as_task` as the pool does.
+    def run(
+        self,
+        arrays: Mapping[str, Array],
+        cuts: Sequence[int] = (),
+        as_task: bool = False,
+        images: int | None = None,
+    ) -> None:
+        """Run on the arrays in place, the parallel nest cut at these places; `as_task` as the pool does. A
+        loop over images runs for `images` of them, and arrays may end behind their last.
 
         Scratch memory holds NaN before each part. A kernel without parallel loops runs whole whatever the
         range, so it is not called for an empty one; nor would the pool do that.
@@ -87,12 +94,12 @@ class NativeKernel:
         pointers = [g.array.ctypes.data for g in guarded.values()]
         symbol = kernel_symbol(self.kernel)
         scratch = Guarded(np.full(self.kernel.scratch_bytes // 4, np.nan, np.float32))
-        whole = (ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
-        for begin, end in pairwise((0, *cuts, iterations(self.kernel))):
+        whole = (ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+        for begin, end in pairwise((0, *cuts, iterations(self.kernel, images))):
             if begin == end and not parallel_nest(self.kernel)[0]:
                 continue
             scratch.array.fill(np.nan)
-            rest = (begin, end, scratch.array.ctypes.data)
+            rest = (begin, end, self._every_image if images is None else images, scratch.array.ctypes.data)
             if as_task:
                 block = (ctypes.c_void_p * len(pointers))(*pointers)
                 task = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *whole)(self.jit.address(f"{symbol}.task"))
@@ -104,6 +111,12 @@ class NativeKernel:
         for name, each in guarded.items():
             each.check()
             arrays[name][...] = each.array
+
+    @property
+    def _every_image(self) -> int:
+        """The images of all iterations; 0 where the kernel does not ask."""
+        loop = self.kernel.image_loop
+        return loop.images * trip_count(loop) if loop else 0
 
 
 def assert_same_bits(found: Array, expected: Array) -> None:

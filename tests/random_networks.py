@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.graph import Graph, Value
+from cnnc.ir.printer import print_graph
 from cnnc.ir.types import Array, TensorType, f32
 from cnnc.ops.concat import Concat, Slice
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad
@@ -53,9 +54,9 @@ _Pads = tuple[int, int, int, int]
 Layer = Callable[[Growth, Value], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RandomNetwork:
-    """A network's forward graph and the same with its loss, both at one batch."""
+    """A network's forward graph and the same with its loss, both at one batch; a failure shows the text."""
 
     forward: Graph
     loss: Graph
@@ -63,6 +64,9 @@ class RandomNetwork:
     @property
     def batch(self) -> int:
         return self.forward.inputs[0].type.shape[0]
+
+    def __repr__(self) -> str:
+        return f"\n{print_graph(self.loss)}"
 
 
 @st.composite

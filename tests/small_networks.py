@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from cnnc.frontend import (
     add,
     batch_norm,
+    concat,
     conv2d,
     conv_transpose2d,
     dense,
@@ -71,6 +74,27 @@ def normalizing(optimizer: Optimizer | None = None) -> Network:
     net.output(dense(x, 3))
     net.loss(softmax_cross_entropy)
     return net
+
+
+def mixed(optimizer: Optimizer | None = None) -> Network:
+    """One of each kind of convolution, branches that are joined, batch norms: 12x12 images, 3 classes."""
+    net = Network("mixed", optimizer=optimizer or SGD(lr=0.05, momentum=0.9))
+    x = batch_norm(conv2d(net.input(1, 12, 12), 19, 3, pad=1, bias=False), activation=relu)
+    wide = batch_norm(conv2d(x, 21, 3, pad=1, bias=False, name="fast"), activation=tanh)
+    thin = relu(conv2d(x, 19, 3, stride=1, pad=1, groups=19))
+    x = concat(conv2d(wide, 9, 1), conv2d(thin, 7, (1, 3), pad=(0, 1, 0, 1)), x)
+    x = relu(conv2d(max_pool(x, 2), 10, 3, stride=2, pad=1, groups=5))
+    net.output(dense(flatten(mean_pool(x, 3)), 3))
+    net.loss(softmax_cross_entropy)
+    return net
+
+
+def shaken(weights: Mapping[str, Array], seed: int = 0) -> dict[str, Array]:
+    """Weights with noise, so that no bias is zero and no running statistic what it is at first; variances
+    stay positive."""
+    rng = np.random.default_rng(seed)
+    noise = {name: 0.1 * rng.standard_normal(w.shape, np.float32) for name, w in weights.items()}
+    return {n: w * np.exp(noise[n]) if n.endswith("_var") else w + noise[n] for n, w in weights.items()}
 
 
 def digits(count: int, seed: int = 0, classes: int = 3) -> tuple[Array, Array]:

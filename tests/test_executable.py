@@ -50,8 +50,9 @@ def test_keys_tell_requests_apart() -> None:
         request(train=True),
         request(batch=3),
         replace(base, strict=True),
+        replace(base, max_memory=10**6),
         replace(base, preferences=Preferences(forced="direct")),
         replace(base, target=replace(host(), fork_flops=1)),
     ]
-    assert len({base.key, *(r.key for r in others)}) == 6
+    assert len({base.key, *(r.key for r in others)}) == 7
     assert request().key == base.key

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,14 @@ import pytest
 from cnnc import SGD, Network, UnsupportedError, dense, softmax_cross_entropy
 from cnnc.backend.target import TARGETS
 from cnnc.compiler import compile, find_target
+from cnnc.passes.choose_algorithms import Preferences
+from cnnc.passes.set_batch import SetBatch
 from cnnc.products import Emit, build_product
 from cnnc.source import source_of
 from cnnc.units import CompiledUnit, inference_unit, training_unit
+from tests.native_kernels import RUNNABLE
+from tests.program_runner import assert_close, exact
+from tests.small_networks import digits, mixed, shaken
 from tests.toy import needs_cc
 
 
@@ -43,6 +50,27 @@ def test_a_shared_library_computes_what_the_model_computes(tmp_path: Path) -> No
     pointers = [x.ctypes.data, y.ctypes.data, ctypes.addressof(params), -(-workspace.ctypes.data // 64) * 64]
     library.two_way_run(*map(ctypes.c_void_p, pointers), None)
     np.testing.assert_array_equal(y, compile(net, weights=weights, cache=False)(x[None])[0])
+
+
+@needs_cc
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_programs_compute_what_the_reference_does(target: str, tmp_path: Path) -> None:
+    """For every processor that this one can stand for; the same bits on any number of threads."""
+    source, (images, _) = source_of(mixed()), digits(4)
+    weights = shaken(source.initial_weights())
+    eager = replace(TARGETS[target], fork_flops=0)
+    compiled = inference_unit(source, 4, eager, Preferences(forced="winograd"))
+    build_product(compiled, Emit.PROGRAM, tmp_path / "program", weights)
+    np.save(tmp_path / "in.npy", images)
+    results = []
+    for threads in (1, 2, 3):
+        arguments = ["in.npy", "out.npy", f"--threads={threads}"]
+        subprocess.run([tmp_path / "program", *arguments], cwd=tmp_path, check=True)
+        results.append(np.load(tmp_path / "out.npy"))
+    graph = SetBatch(4)(source.graph)
+    expected = exact(graph, {source.inputs[0].name: images}, weights)
+    assert_close(results[0], expected.outputs[graph.outputs[0].name])
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from cnnc.backend.algorithms import ALGORITHMS, Algorithms
 from cnnc.backend.cache import ObjectCache
-from cnnc.backend.target import Target
+from cnnc.backend.target import TARGETS, Target
 from cnnc.backend.unit import Unit
 from cnnc.bound import BoundEntry
 from cnnc.ir.graph import Graph
@@ -32,7 +33,7 @@ from cnnc.passes.use_batch_statistics import UseBatchStatistics, running_statist
 from cnnc.pipeline import Compilation, compile_graph, training_passes
 from cnnc.source import source_of
 from cnnc.units import inference_unit
-from tests.native_kernels import assert_same_bits, on_runnable_targets
+from tests.native_kernels import RUNNABLE, assert_same_bits
 from tests.program_runner import assert_close, exact
 from tests.random_networks import RandomNetwork, arrays, networks
 
@@ -57,7 +58,8 @@ KERNELS = {
 }
 """The kernels that each algorithm is for."""
 
-EXAMPLES = 2
+EXAMPLES = 3
+"""Of each algorithm; the first is the smallest there is. Compiling takes a second or two for each."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,22 @@ def test_every_algorithm_has_its_kernels() -> None:
     assert list(KERNELS) == [algorithm.name for algorithm in ALGORITHMS]
 
 
-@on_runnable_targets
 @pytest.mark.parametrize("algorithm", KERNELS)
-def test_results_and_gradients_are_the_references(target: Target, algorithm: str) -> None:
-    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
-    @given(networks(KERNELS[algorithm]))
-    def check(network: RandomNetwork) -> None:
-        check_network(network, target, algorithm)
+def test_results_and_gradients_are_the_references(algorithm: str, request: pytest.FixtureRequest) -> None:
+    """By default of a few networks, always the same; `--networks N` tries N others."""
+    count = request.config.getoption("--networks")
+
+    @settings(
+        max_examples=count or EXAMPLES,
+        deadline=None,
+        derandomize=count is None,
+        database=None,
+        phases=(Phase.generate,),
+        suppress_health_check=(HealthCheck.too_slow,),
+    )
+    @given(networks(KERNELS[algorithm]), st.sampled_from(RUNNABLE))
+    def check(network: RandomNetwork, target: str) -> None:
+        check_network(network, TARGETS[target], algorithm)
 
     check()
 
@@ -100,7 +111,7 @@ def check_forward(network: RandomNetwork, target: Target, preferences: Preferenc
     for threads in (1, 2):
         native = Native(code, threads)
         block = native.packed(compiled.given(params), plan.param_bytes)
-        entry = BoundEntry(native, "run", plan, feeds, block)
+        entry = BoundEntry(native, "run", plan, feeds, block, network.batch)
         entry()
         runs.append(entry.outputs)
     for value, found, other in zip(graph.outputs, *runs, strict=True):

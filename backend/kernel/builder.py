@@ -130,14 +130,14 @@ class KernelBuilder:
 
     @contextmanager
     def loop(
-        self, name: str, start: Bound, stop: Bound, step: int = 1, parallel: bool = False
+        self, name: str, start: Bound, stop: Bound, step: int = 1, parallel: bool = False, images: int = 0
     ) -> Iterator[Affine]:
         """A loop that runs; a sequence of starts means their maximum, of stops their minimum."""
         variable = self._fresh(name)
         self._blocks.append([])
         yield Affine.variable(variable)
         body = tuple(self._blocks.pop())
-        self.append(For(variable, _bound(start), _bound(stop), step, body, parallel))
+        self.append(For(variable, _bound(start), _bound(stop), step, body, parallel, images))
 
     @contextmanager
     def once_or_loop(self, name: str, extent: int) -> Iterator[Affine]:

@@ -102,7 +102,22 @@ def _check_parallel(block: tuple[Statement, ...], allowed: bool) -> None:
             _require(allowed and len(block) == 1, f"{headline(loop)}: does not enclose the whole kernel")
             constant = not any(bound.terms for bound in (*loop.starts, *loop.stops))
             _require(constant, f"{headline(loop)}: the bounds of a parallel loop must be constants")
+        _check_images(loop)
         _check_parallel(loop.body, allowed and loop.parallel)
+
+
+def _check_images(loop: For) -> None:
+    """A loop over images is parallel, counts from 0 in steps of 1, and has none like it inside."""
+    _require(loop.images >= 0, f"{headline(loop)}: an iteration stands for {loop.images} images")
+    if not loop.images:
+        return
+    _require(loop.parallel, f"{headline(loop)}: a loop over images is parallel")
+    counts = loop.starts == (Affine(),) and loop.step == 1
+    _require(counts, f"{headline(loop)}: a loop over images counts from 0 in steps of 1")
+    inner = loop
+    while inner.body and isinstance(inner.body[0], For) and inner.body[0].parallel:
+        inner = inner.body[0]
+        _require(not inner.images, f"{headline(inner)}: inside another loop over images")
 
 
 def _check_block(block: tuple[Statement, ...], scope: _Scope) -> None:

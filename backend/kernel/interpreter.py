@@ -47,12 +47,15 @@ Action = Callable[[], None]
 Place = tuple[int | slice, ...]
 
 
-def interpret(kernel: Kernel, buffers: Mapping[str, Array], order: Order = iter) -> None:
+def interpret(
+    kernel: Kernel, buffers: Mapping[str, Array], order: Order = iter, images: int | None = None
+) -> None:
     """Run a checked kernel on the arrays of `buffers`, by buffer name, writing its results into them.
 
     An array has its buffer's shape and may lie in memory as it likes.
 
-    `order` permutes the iterations of every parallel loop, to test that their order does not matter.
+    `order` permutes the iterations of every parallel loop, to test that their order does not matter. A loop
+    over images runs for `images` of them, without a number for all.
     Raises ShapeError for a missing or unfitting array, VerifyError for an access outside a buffer.
     """
     for buffer in kernel.arguments:
@@ -65,14 +68,16 @@ def interpret(kernel: Kernel, buffers: Mapping[str, Array], order: Order = iter)
                 f"the array is {array.dtype}{list(array.shape)}"
             )
     with np.errstate(all="ignore"):
-        _Machine(kernel, buffers, order).run()
+        _Machine(kernel, buffers, order, images).run()
 
 
 class _Machine:
     """The state of a run; each method compiles a piece of the kernel to a closure over it."""
 
-    def __init__(self, kernel: Kernel, buffers: Mapping[str, Array], order: Order) -> None:
-        self._kernel = kernel
+    def __init__(
+        self, kernel: Kernel, buffers: Mapping[str, Array], order: Order, images: int | None
+    ) -> None:
+        self._kernel, self._images = kernel, images
         self._scratch = {b.name: np.full(b.shape, np.nan, np.float32) for b in kernel.buffers if b.is_scratch}
         self._buffers = {**buffers, **self._scratch}
         self._order = order
@@ -129,6 +134,8 @@ class _Machine:
         order: Order = self._order if loop.parallel else iter
         variables, name, step, body = self._variables, loop.variable, loop.step, self._block(loop.body)
         forgotten = tuple(self._scratch.values()) if loop.parallel else ()
+        if loop.images and self._images is not None:
+            stops.append(self._affine(Affine(-(-self._images // loop.images))))
 
         def action() -> None:
             first, stop = max(start() for start in starts), min(stop() for stop in stops)

@@ -287,6 +287,9 @@ class For:
 
     `parallel` loops may only enclose the whole rest of the kernel, one directly inside another, with
     constant bounds; their iterations may run in any order and at the same time.
+
+    One of them may go over the images of a batch: then each iteration stands for `images` of them, and
+    of the iterations only as many run as there are images when the kernel is called.
     """
 
     variable: str
@@ -295,6 +298,7 @@ class For:
     step: int
     body: tuple[Statement, ...]
     parallel: bool = False
+    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -321,6 +325,16 @@ class Kernel:
     def arguments(self) -> tuple[Buffer, ...]:
         """The buffers that a caller gives: all but scratch."""
         return tuple(buffer for buffer in self.buffers if not buffer.is_scratch)
+
+    @cached_property
+    def image_loop(self) -> For | None:
+        """The parallel loop that goes over images; None of a kernel that always computes all of them."""
+        body = self.body
+        while body and isinstance(body[0], For) and body[0].parallel:
+            if body[0].images:
+                return body[0]
+            body = body[0].body
+        return None
 
     @cached_property
     def scratch_offsets(self) -> Mapping[str, int]:

@@ -6,7 +6,7 @@ checks the grammar only: whether names exist and lanes agree is check.py's quest
     kernel    := "kernel" name "(" [buffer {"," buffer}] ")" block
     buffer    := ("read" | "write" | "readwrite" | "scratch") name ":" dtype "[" integers "]" ["pitch" integer]
     block     := "{" {statement} "}"
-    statement := ["parallel"] "for" name "in" bound ".." bound ["step" integer] block
+    statement := ["parallel"] "for" name "in" bound ".." bound ["step" integer] ["images" integer] block
                | "reg" name ":" "f32x"lanes "[" integers "]" "=" literal
                | "store" "x"lanes place "," operand ["count" integer]
                | "prefetch" place
@@ -122,7 +122,8 @@ class _Parser:
         self._expect("..")
         stops = self._bound("min")
         step = self._integer() if self._accept("step") else 1
-        return For(variable, starts, stops, step, self._block(), parallel)
+        images = self._integer() if self._accept("images") else 0
+        return For(variable, starts, stops, step, self._block(), parallel, images)
 
     def _bound(self, function: str) -> tuple[Affine, ...]:
         if self._token.text == function and self._tokens[self._position + 1].text == "(":

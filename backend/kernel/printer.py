@@ -76,8 +76,9 @@ def _block(statements: tuple[Statement, ...], indent: str) -> Iterator[str]:
 def _loop(loop: For) -> str:
     parallel = "parallel " if loop.parallel else ""
     step = f" step {loop.step}" if loop.step != 1 else ""
+    images = f" images {loop.images}" if loop.images else ""
     bounds = f"{_bound('max', loop.starts)}..{_bound('min', loop.stops)}"
-    return f"{parallel}for {loop.variable} in {bounds}{step}"
+    return f"{parallel}for {loop.variable} in {bounds}{step}{images}"
 
 
 def _bound(function: str, bounds: tuple[Affine, ...]) -> str:

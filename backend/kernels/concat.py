@@ -13,7 +13,7 @@ from itertools import accumulate
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder
 from cnnc.backend.kernel.ir import Affine, Kernel
-from cnnc.backend.kernels.loops import vectors
+from cnnc.backend.kernels.loops import by_images, vectors
 from cnnc.backend.kernels.region import Region
 from cnnc.backend.kernels.site import Site, Tensor, declare
 from cnnc.errors import UnsupportedError
@@ -58,7 +58,7 @@ def _copy(site: Site, axis: int, ranges: Sequence[_Range]) -> Kernel:
     k = KernelBuilder(site.op.name)
     arguments = declare(k, site, lambda tensor: _view(tensor, axis))
     target = arguments.results[0]
-    with k.loop("i", 0, target.buffer.shape[0], parallel=True) as i:
+    with by_images(k, site, "i", target.buffer.shape[0]) as i:
         for each in ranges:
             _, rows, length = _view(each.like, axis)
             step = (0, 1) if layouts[0].axes[-1] == axis else (rows // each.like.shape[axis], 0)

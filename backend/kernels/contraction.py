@@ -104,9 +104,10 @@ def input_grad(op: Conv2dInputGrad, dy: TensorType, w: TensorType, dx: TensorTyp
     )
 
 
-def dense(rows: int, channels: int, maps: int) -> Contraction:
-    """A dense product over `rows` rows: each row is a pixel of one image."""
-    return Contraction(1, 1, channels, maps, (rows, 1), (rows, 1), (1, 1))
+def dense(rows: int, channels: int, maps: int, apart: bool = False) -> Contraction:
+    """A dense product over `rows` rows: each row is a pixel of one image, or `apart` an image of its own."""
+    images, pixels = (rows, 1) if apart else (1, rows)
+    return Contraction(images, 1, channels, maps, (pixels, 1), (pixels, 1), (1, 1))
 
 
 def tile_field(shape: Contraction, window: tuple[int, int] = (1, 1)) -> Field:

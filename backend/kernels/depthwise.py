@@ -86,7 +86,7 @@ class _Depthwise:
     def build(self) -> Kernel:
         k, strips = self.k, -(-self.channels // self.strip)
         with (
-            k.loop("n", 0, self.shape.batch, parallel=True) as image,
+            k.loop("n", 0, self.shape.batch, parallel=True, images=self.site.each_image) as image,
             k.loop("part", 0, -(-self.heights // self.part), parallel=True) as part,
             k.loop("strip", 0, strips, parallel=True) as strip,
         ):

@@ -20,7 +20,7 @@ from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.rows import each_part, where_inside
 from cnnc.backend.kernels.site import Site, declare
 from cnnc.backend.kernels.tiles import usable_registers
-from cnnc.backend.kernels.updates import seen_as_updates
+from cnnc.backend.kernels.arrays import as_arrays
 from cnnc.errors import UnsupportedError
 from cnnc.ir.layout import CHANNELS_LAST
 
@@ -29,7 +29,7 @@ ITERATIONS = 4
 
 
 def depthwise_weight_grad(site: Site, shape: Contraction, strips: int) -> Kernel:
-    """The kernel for a convolution of this geometry, whose images are `strips` groups with a gradient of each.
+    """The kernel for a convolution of this geometry, whose images are `strips` groups with a gradient each.
 
     dy and source lie channels-last, dw as `bcda`. Raises UnsupportedError for other layouts.
     """
@@ -41,7 +41,7 @@ def depthwise_weight_grad(site: Site, shape: Contraction, strips: int) -> Kernel
         raise UnsupportedError(f"a depthwise weight gradient has layouts acdb, acdb, {wanted}, not {layouts}")
     maps = {region.operand(i): t.physical for i, t in enumerate(read)}
     weights = (strips, *shape.kernel, shape.groups)
-    return _DepthwiseGrad(seen_as_updates(site, weights, maps), shape, strips).build()
+    return _DepthwiseGrad(as_arrays(site, weights, maps), shape, strips).build()
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ def dense_product(site: Site) -> Kernel:
     region = Region(site)
     assert isinstance(region.anchor, Dense)
     x, w = region.anchor_tensor(0).type, region.anchor_tensor(1).type
-    return direct(_with_matrix(site, region), dense(x.shape[0], x.size // x.shape[0], w.shape[0]))
+    shape = dense(x.shape[0], x.size // x.shape[0], w.shape[0], apart=site.exact_images)
+    return direct(_with_matrix(site, region), shape)
 
 
 def dense_input_grad(site: Site) -> Kernel:
@@ -78,7 +79,7 @@ def dense_input_grad(site: Site) -> Kernel:
     region = Region(site)
     assert isinstance(region.anchor, DenseInputGrad)
     dy, w = region.anchor_tensor(0).type, region.anchor_tensor(1).type
-    shape = dense(dy.shape[0], w.shape[0], w.size // w.shape[0])
+    shape = dense(dy.shape[0], w.shape[0], w.size // w.shape[0], apart=site.exact_images)
     return direct(_with_matrix(site, region), replace(shape, flipped=True))
 
 
@@ -171,13 +172,13 @@ class _Direct:
         blocks = -(-self.shape.maps // self.block)
         with ExitStack() as nest:
 
-            def parallel(name: str, extent: int) -> Affine:
-                return nest.enter_context(self.k.loop(name, 0, extent, parallel=True))
+            def parallel(name: str, extent: int, marked: int = 0) -> Affine:
+                return nest.enter_context(self.k.loop(name, 0, extent, parallel=True, images=marked))
 
             outer = parallel("block", blocks) if self._weights_outer() else None
             image, part, group = (
-                parallel("n", self.shape.batch),
-                parallel("row", self.parts),
+                parallel("n", self.shape.batch, 0 if self._rows_are_images() else self.site.each_image),
+                parallel("row", self.parts, self._row_images()),
                 parallel("group", self.shape.groups) if self.shape.groups > 1 else affine(0),
             )
             number = outer if outer is not None else parallel("block", blocks)
@@ -188,6 +189,14 @@ class _Direct:
 
             each_part(self.k, number, blocks, self.shape.maps, self.block, block)
         return self.k.build()
+
+    def _rows_are_images(self) -> bool:
+        """Whether this is a dense product of images that may share tiles."""
+        return self.shape.batch < self.site.images
+
+    def _row_images(self) -> int:
+        """Images of an iteration, where its rows are images."""
+        return self.tile_rows * self.shape.result[1] if self._rows_are_images() else 0
 
     def _weights_outer(self) -> bool:
         """Whether to keep a block of weights while all pixels pass: if weights outweigh the source."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel
 from cnnc.backend.kernels.expressions import emit_expression
-from cnnc.backend.kernels.loops import Body, flat_vectors, nest, vectors
+from cnnc.backend.kernels.loops import Body, by_images, flat_vectors, images_apart, vectors
 from cnnc.backend.kernels.region import Region
 from cnnc.backend.kernels.site import Arguments, Site, Tensor, declare
 from cnnc.errors import UnsupportedError
@@ -45,22 +45,24 @@ def elementwise(site: Site) -> Kernel:
 def _flat(k: KernelBuilder, site: Site, body: Graph) -> None:
     """One loop over all elements; scalar operands are splat."""
     full = site.results[0]
-    lanes = site.lanes(full.size)
+    size = full.size // max(1, site.images)
+    lanes = site.lanes(size)
     arguments = declare(k, site, lambda t: (t.size,) if t.type.rank == full.type.rank else ())
+    with images_apart(k, site, full.size) as first:
+        flat_vectors(k, size, lanes, lambda: _begin_flat(k, body, arguments, first, lanes))
 
-    def begin() -> Body:
-        scalars = [i for i, handle in enumerate(arguments.operands) if not handle.buffer.shape]
-        steady = {i: arguments.operands[i].splat((), lanes) for i in scalars}
-        values = _Values(k, body, lanes, steady)
 
-        def tile(start: Affine, count: int) -> None:
-            values.store(
-                arguments, lambda i: arguments.operands[i].load((start,), lanes, count), (start,), count
-            )
+def _begin_flat(k: KernelBuilder, body: Graph, arguments: Arguments, first: Affine, lanes: int) -> Body:
+    """What is done with vectors that begin so many elements behind `first`."""
+    scalars = [i for i, handle in enumerate(arguments.operands) if not handle.buffer.shape]
+    steady = {i: arguments.operands[i].splat((), lanes) for i in scalars}
+    values = _Values(k, body, lanes, steady)
 
-        return tile
+    def tile(start: Affine, count: int) -> None:
+        place = (first + start,)
+        values.store(arguments, lambda i: arguments.operands[i].load(place, lanes, count), place, count)
 
-    flat_vectors(k, full.size, lanes, begin)
+    return tile
 
 
 def _with_channels(k: KernelBuilder, site: Site, body: Graph) -> None:
@@ -82,7 +84,7 @@ def _channels_inside(k: KernelBuilder, site: Site, body: Graph, shape: tuple[int
     lead, rows, channels = shape
     lanes = site.lanes(channels)
     arguments = declare(k, site, _view(site, shape))
-    with k.loop("i", 0, lead, parallel=True) as i:
+    with by_images(k, site, "i", lead) as i:
         scalars = [number for number, handle in enumerate(arguments.operands) if not handle.buffer.shape]
         values = _Values(k, body, lanes, {n: arguments.operands[n].splat((), lanes) for n in scalars})
         with k.loop("row", 0, rows) as row:
@@ -101,10 +103,10 @@ def _channels_inside(k: KernelBuilder, site: Site, body: Graph, shape: tuple[int
 
 def _channels_outside(k: KernelBuilder, site: Site, body: Graph, shape: tuple[int, int, int]) -> None:
     """Memory as [outer, C, inner], vectors along the inner extent: a channel's value is splat."""
-    *loops, inner = shape
+    outer, channels, inner = shape
     lanes = site.lanes(inner)
     arguments = declare(k, site, _view(site, shape))
-    with nest(k, loops, parallel=True) as (i, channel):
+    with by_images(k, site, "i", outer) as i, k.loop("i", 0, channels, parallel=True) as channel:
         steady = {
             number: handle.splat((channel,)[: len(handle.buffer.shape)], lanes)
             for number, handle in enumerate(arguments.operands)

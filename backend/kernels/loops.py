@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, affine
-from cnnc.backend.kernels.site import channel_tiles
+from cnnc.backend.kernels.site import Site, channel_tiles
 
 CHUNK = 4096
 """Elements of one iteration of a parallel loop over flat memory: 16 KB, half of a first-level cache."""
@@ -27,10 +27,41 @@ Tiles = Sequence[tuple[int, int]]
 
 
 @contextmanager
-def nest(k: KernelBuilder, extents: Sequence[int], parallel: bool = False) -> Iterator[tuple[Affine, ...]]:
-    """Loops over `extents`, one directly inside another; yields their variables."""
+def nest(
+    k: KernelBuilder, extents: Sequence[int], parallel: bool = False, images: int = 0
+) -> Iterator[tuple[Affine, ...]]:
+    """Loops over `extents`, one directly inside another; yields their variables. `images` marks the first
+    as one over images."""
+    marks = (images, *[0] * len(extents))
     with ExitStack() as stack:
-        yield tuple(stack.enter_context(k.loop("i", 0, extent, parallel=parallel)) for extent in extents)
+        loops = (
+            k.loop("i", 0, extent, parallel=parallel, images=mark)
+            for extent, mark in zip(extents, marks, strict=False)
+        )
+        yield tuple(stack.enter_context(loop) for loop in loops)
+
+
+@contextmanager
+def by_images(k: KernelBuilder, site: Site, name: str, extent: int) -> Iterator[Affine]:
+    """A parallel loop over 0..extent; where the site asks for one over images, that, and inside it a loop
+    over the share of each image. Yields the place in 0..extent."""
+    each = extent // site.images if site.images else extent
+    with images_apart(k, site, extent) as first:
+        if each == 1 and site.images:
+            yield first
+            return
+        with k.loop(name, 0, each, parallel=True) as i:
+            yield first + i
+
+
+@contextmanager
+def images_apart(k: KernelBuilder, site: Site, extent: int) -> Iterator[Affine]:
+    """A loop over images where the site asks for one. Yields where in 0..extent the image's share begins."""
+    if not site.images:
+        yield affine(0)
+        return
+    with k.loop("n", 0, site.images, parallel=True, images=1) as image:
+        yield image * (extent // site.images)
 
 
 def vectors(k: KernelBuilder, extent: int, lanes: int, body: Body, unroll: int = UNROLL) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
-from cnnc.backend.kernels.loops import flat_vectors, vectors
+from cnnc.backend.kernels.loops import by_images, flat_vectors, vectors
 from cnnc.backend.kernels.site import Site, Tensor, declare
 from cnnc.errors import UnsupportedError
 from cnnc.ir.types import Array
@@ -106,7 +106,7 @@ def _map_kernel(site: Site, image: Callable[[_Rows, _Maps, _Maps], None]) -> Ker
     is_flat = site.operands[0].is_dense and site.results[0].is_dense
     arguments = declare(k, site, lambda tensor: _Maps.of(tensor).view(is_flat))
     lanes = site.lanes(min(x.columns, y.columns) * x.pixel if is_flat else x.pixel)
-    with k.loop("i", 0, x.images, parallel=True) as i:
+    with by_images(k, site, "i", x.images) as i:
         image(_Rows(k, arguments.operands[0], arguments.results[0], i, lanes, x.pixel, is_flat), x, y)
     return k.build()
 

@@ -83,6 +83,11 @@ class _Grad:
         points = {point(at.image, at.channel, y, x): value for x, value in values}
         Epilogue(self.k, self.region, self.arguments).finish(points, at.count)
 
+    @property
+    def marked(self) -> int:
+        """With what the loop over images is marked."""
+        return self.region.site.each_image
+
     def vectors(self, image: Affine, body: Callable[[_Vector], None]) -> None:
         """`body` for all channels of an image."""
         channels = self.region.result.type.shape[1]
@@ -95,7 +100,7 @@ class _Grad:
 def _max_of_tiles(grad: _Grad) -> Kernel:
     """Window by window: the place that takes the gradient leaves nothing to those behind it."""
     k, windows = grad.k, grad.windows
-    with nest(k, (grad.images, windows.result[0]), parallel=True) as (image, oy):
+    with nest(k, (grad.images, windows.result[0]), parallel=True, images=grad.marked) as (image, oy):
 
         def window(at: _Vector, ox: Affine) -> None:
             x, y = grad.pixels(1, at), grad.pixels(2, at).load(oy, ox)
@@ -124,7 +129,7 @@ def _mean_of_tiles(grad: _Grad, shares: Shares) -> Kernel:
     share = shares.one
     assert share is not None, "windows without padding are of one size"
     with (
-        nest(k, (grad.images, windows.result[0], windows.kernel[0]), parallel=True) as (image, oy, r),
+        nest(k, (grad.images, windows.result[0], windows.kernel[0]), True, grad.marked) as (image, oy, r),
         k.loop("ox", 0, windows.result[1]) as ox,
         k.loop("s", 0, windows.kernel[1]) as s,
     ):
@@ -171,10 +176,10 @@ def _gather(grad: _Grad, body: Callable[[_Run, _Vector], None]) -> Kernel:
         _each_run(grad, start, lambda run: grad.vectors(image, lambda at: places(run, at)))
 
     if step == 1:
-        with nest(k, (grad.images, height), parallel=True) as (image, y):
+        with nest(k, (grad.images, height), parallel=True, images=grad.marked) as (image, y):
             line(image, y + top, affine(0))
         return k.build()
-    with nest(k, (grad.images, -(-(height + top) // step)), parallel=True) as (image, row):
+    with nest(k, (grad.images, -(-(height + top) // step)), True, grad.marked) as (image, row):
         above, below = top - row * step, height + top - row * step
         with k.loop("r", (0, above), (step, below)) as r:
             line(image, row, r)

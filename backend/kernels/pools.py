@@ -60,7 +60,8 @@ class _Pooling:
     def build(self) -> Kernel:
         images, channels, rows, _ = self.region.result.type.shape
         lanes = self.region.site.lanes(channels)
-        with nest(self.k, (images, rows), parallel=True) as (image, oy):
+        marked = self.region.site.each_image
+        with nest(self.k, (images, rows), parallel=True, images=marked) as (image, oy):
             if self.windows.are_small:
                 self._small(image, oy, channels, lanes)
             else:

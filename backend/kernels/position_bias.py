@@ -6,7 +6,7 @@ import math
 
 from cnnc.backend.kernel.builder import KernelBuilder
 from cnnc.backend.kernel.ir import Affine, Kernel
-from cnnc.backend.kernels.loops import vectors
+from cnnc.backend.kernels.loops import by_images, vectors
 from cnnc.backend.kernels.site import Site, declare
 from cnnc.errors import UnsupportedError
 
@@ -21,7 +21,7 @@ def position_bias(site: Site) -> Kernel:
     k = KernelBuilder(site.op.name)
     arguments = declare(k, site, lambda t: (size,) if t.type.rank == 3 else (images, size))
     (x, biases), (y,) = arguments.operands, arguments.results
-    with k.loop("image", 0, images, parallel=True) as image:
+    with by_images(k, site, "image", images) as image:
 
         def tile(start: Affine, count: int) -> None:
             value = x.load((image, start), lanes, count) + biases.load((start,), lanes, count)

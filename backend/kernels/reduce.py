@@ -34,7 +34,7 @@ def sum_axes(site: Site) -> Kernel:
     arguments = declare(k, site)
     kept = tuple(axis for axis in range(x.type.rank) if axis not in op.axes)
     summed = tuple(axis for axis in x.layout.axes if axis in op.axes)
-    sums = _Sums(k, x, y, arguments.operands[0], arguments.results[0], kept, summed)
+    sums = _Sums(k, x, y, arguments.operands[0], arguments.results[0], kept, summed, site.each_image)
     if x.inner_axis in op.axes:
         sums.along_rows(site.lanes(x.physical[-1]))
     else:
@@ -54,7 +54,8 @@ def _sum_everything(k: KernelBuilder, site: Site) -> None:
 
 @dataclass(frozen=True)
 class _Sums:
-    """A sum over the axes `summed`, in the order of memory, of x; the axes `kept` are y's, in order."""
+    """A sum over the axes `summed`, in the order of memory, of x; the axes `kept` are y's, in order. With
+    `images` 1 the first of them holds images, and the loop over them is marked."""
 
     k: KernelBuilder
     x: Tensor
@@ -63,11 +64,12 @@ class _Sums:
     result: BufferHandle
     kept: tuple[int, ...]
     summed: tuple[int, ...]
+    images: int
 
     def along_rows(self, lanes: int) -> None:
         """Vectors along the fastest axis, which is summed: for every element of y, a sum of lanes."""
         *outer, inner = self.summed
-        with nest(self.k, self.extents(self.kept), parallel=True) as place:
+        with nest(self.k, self.extents(self.kept), parallel=True, images=self.images) as place:
             at = dict(zip(self.kept, place, strict=True))
             part = Accumulators(self.k, lanes, UNROLL)
             with nest(self.k, self.extents(outer)) as loops:
@@ -83,7 +85,7 @@ class _Sums:
         """Vectors along the axis `inner`, which y keeps and has fastest: several at a time."""
         outer, extent = tuple(axis for axis in self.kept if axis != inner), self.x.shape[inner]
         group = next((g for g in (4, 2, 1) if extent % (g * lanes) == 0), None)
-        with nest(self.k, self.extents(outer), parallel=True) as place:
+        with nest(self.k, self.extents(outer), parallel=True, images=self.images) as place:
             at = dict(zip(outer, place, strict=True))
             if group is not None:
                 step = group * lanes
@@ -148,7 +150,8 @@ def broadcast(site: Site) -> Kernel:
     repeated = inner in op.axes
     loads = not repeated and kept[x.layout.axes[-1]] == inner
     lanes = site.lanes(y.shape[inner]) if repeated or loads else 1
-    with nest(k, [y.shape[axis] for axis in outer], parallel=True) as loops:
+    extents = [y.shape[axis] for axis in outer]
+    with nest(k, extents, parallel=True, images=site.each_image) as loops:
 
         def tile(start: Affine, count: int) -> None:
             at = {**dict(zip(outer, loops, strict=True)), inner: start}

@@ -14,7 +14,8 @@ from cnnc.backend.kernel.check import check_kernel
 from cnnc.backend.kernel.conflicts import prove_no_conflicts
 from cnnc.backend.kernel.ir import Kernel
 from cnnc.backend.kernels.concat import concat, take_slice
-from cnnc.backend.kernels.direct import conv2d, conv2d_input_grad, dense_input_grad, dense_product
+from cnnc.backend.kernels.dense import dense_product
+from cnnc.backend.kernels.direct import conv2d, conv2d_input_grad, dense_input_grad
 from cnnc.backend.kernels.dropout import dropout_mask
 from cnnc.backend.kernels.elementwise import elementwise
 from cnnc.backend.kernels.losses import (
@@ -34,7 +35,7 @@ from cnnc.backend.kernels.region import Region
 from cnnc.backend.kernels.relayout import relayout, reshape
 from cnnc.backend.kernels.site import Site
 from cnnc.backend.kernels.softmax import log_softmax, log_softmax_grad, softmax, softmax_grad
-from cnnc.backend.kernels.updates import sum_parts
+from cnnc.backend.kernels.sum_parts import sum_parts
 from cnnc.backend.kernels.weight_grad import conv2d_weight_grad, dense_weight_grad
 from cnnc.backend.kernels.winograd import winograd_conv2d
 from cnnc.backend.kernels.winograd_weight_grad import winograd_weight_grad

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
-from cnnc.backend.kernels.loops import flat_vectors
+from cnnc.backend.kernels.loops import flat_vectors, images_apart
 from cnnc.backend.kernels.site import Site, Tensor, declare
 from cnnc.errors import UnsupportedError
 from cnnc.ir.layout import row_major
@@ -75,25 +75,29 @@ def _copy(site: Site, source: Tensor, target: Tensor) -> Kernel:
         return k.build()
     arguments = declare(k, site, lambda t: target.physical if t is site.results[0] else source.physical)
     lanes = site.lanes(target.shape[target.inner_axis or 0])
-    copy = _Copy(k, source, target, arguments.operands[0], arguments.results[0], lanes)
+    copy = _Copy(k, source, target, arguments.operands[0], arguments.results[0], lanes, site.each_image)
     copy.nest(target.layout.axes, {}, free=True)
     return k.build()
 
 
 def _copy_flat(k: KernelBuilder, site: Site) -> None:
-    size = site.results[0].size
+    whole = site.results[0].size
+    size = whole // max(1, site.images)
     lanes = site.lanes(size)
     arguments = declare(k, site, lambda t: (t.size,))
+    with images_apart(k, site, whole) as first:
 
-    def tile(start: Affine, count: int) -> None:
-        arguments.results[0].store((start,), arguments.operands[0].load((start,), lanes, count), count)
+        def tile(start: Affine, count: int) -> None:
+            value = arguments.operands[0].load((first + start,), lanes, count)
+            arguments.results[0].store((first + start,), value, count)
 
-    flat_vectors(k, size, lanes, lambda: tile)
+        flat_vectors(k, size, lanes, lambda: tile)
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """A copy from a buffer that lies like `source` to one that lies like `target`."""
+    """A copy from a buffer that lies like `source` to one that lies like `target`. With `images` 1 axis 0
+    holds images, and the loop over them is marked."""
 
     k: KernelBuilder
     source: Tensor
@@ -101,6 +105,7 @@ class _Copy:
     reader: BufferHandle
     writer: BufferHandle
     lanes: int
+    images: int
 
     @property
     def straight(self) -> bool:
@@ -109,6 +114,8 @@ class _Copy:
 
     def size(self, axis: int) -> int:
         """Elements of a unit of the axis: a multiple of either side's block."""
+        if axis == 0 and self.images:
+            return 1
         blocks = [t.layout.block for t in (self.source, self.target) if t.layout.blocked_axis == axis]
         if blocks or axis not in (self.source.inner_axis, self.target.inner_axis):
             return math.lcm(*blocks)
@@ -126,7 +133,8 @@ class _Copy:
         whole, rest = divmod(extent, size)
         free = free and not (whole and rest)
         if whole:
-            with self.k.loop("i", 0, whole, parallel=free) as unit:
+            images = 0 if axis else self.images
+            with self.k.loop("i", 0, whole, parallel=free, images=images) as unit:
                 self.nest(axes[1:], {**at, axis: Coordinate(unit, size, size, affine(0))}, free)
         if rest:
             self.nest(axes[1:], {**at, axis: Coordinate(affine(whole), size, rest, affine(0))}, free)

@@ -84,13 +84,25 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Site:
-    """An op, its tensors and the target; `in_place` maps a result's number to an operand's."""
+    """An op, its tensors and the target; `in_place` maps a result's number to an operand's.
+
+    `images` is how many images axis 0 of the results counts where fewer may be asked for, and 0 where all are
+    always computed. The kernel then marks a parallel loop as one over images, if it can. With `exact_images`
+    it must, one image to an iteration, and touch no others: operands or results are arrays of the caller.
+    """
 
     op: Op
     operands: tuple[Tensor, ...]
     results: tuple[Tensor, ...]
     target: Target
     in_place: Mapping[int, int] = field(default_factory=dict)
+    images: int = 0
+    exact_images: bool = False
+
+    @property
+    def each_image(self) -> int:
+        """What a loop is marked with (builder.py's `images`) whose iterations are one image each."""
+        return min(self.images, 1)
 
     def lanes(self, extent: int) -> int:
         """Vector width for a dimension of `extent`: the target's, or the next power of two above it."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cnnc.backend.kernel import math as functions
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel
-from cnnc.backend.kernels.loops import reduce_vectors, vectors
+from cnnc.backend.kernels.loops import by_images, reduce_vectors, vectors
 from cnnc.backend.kernels.site import Arguments, Site, Tensor, declare
 from cnnc.errors import UnsupportedError
 
@@ -57,7 +57,7 @@ def softmax(site: Site) -> Kernel:
     k = KernelBuilder(site.op.name)
     arguments = declare(k, site, rows, read_back=True)
     lines, channels = rows(site.results[0])
-    with k.loop("row", 0, lines, parallel=True) as row:
+    with by_images(k, site, "row", lines) as row:
         x, y = (
             Row(handle, row, channels, site.lanes(channels))
             for handle in (arguments.operands[0], arguments.results[0])
@@ -87,7 +87,7 @@ def log_softmax(site: Site) -> Kernel:
     k = KernelBuilder(site.op.name)
     arguments = declare(k, site, rows)
     lines, channels = rows(site.results[0])
-    with k.loop("row", 0, lines, parallel=True) as row:
+    with by_images(k, site, "row", lines) as row:
         x, y = (
             Row(handle, row, channels, site.lanes(channels))
             for handle in (arguments.operands[0], arguments.results[0])
@@ -110,7 +110,7 @@ def log_softmax_grad(site: Site) -> Kernel:
     k = KernelBuilder(site.op.name)
     arguments = declare(k, site, rows)
     lines, channels = rows(site.results[0])
-    with k.loop("row", 0, lines, parallel=True) as row:
+    with by_images(k, site, "row", lines) as row:
         dy, y, dx = (
             Row(handle, row, channels, site.lanes(channels))
             for handle in (*arguments.operands, *arguments.results)
@@ -130,7 +130,7 @@ def softmax_grad(site: Site) -> Kernel:
     k = KernelBuilder(site.op.name)
     arguments: Arguments = declare(k, site, rows)
     lines, channels = rows(site.results[0])
-    with k.loop("row", 0, lines, parallel=True) as row:
+    with by_images(k, site, "row", lines) as row:
         dy, y, dx = (
             Row(handle, row, channels, site.lanes(channels))
             for handle in (*arguments.operands, *arguments.results)

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 
 from cnnc.backend.kernel.builder import BufferHandle, Coordinate, KernelBuilder, Tile, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernels.arrays import as_arrays
 from cnnc.backend.kernels.contraction import Contraction, dense
 from cnnc.backend.kernels.depthwise_grad import depthwise_weight_grad
 from cnnc.backend.kernels.loops import each_run
 from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.site import Site, channel_tiles, declare
 from cnnc.backend.kernels.tiles import split
-from cnnc.backend.kernels.updates import seen_as_updates
 from cnnc.backend.kernels.weight_grad_parts import Work, choose_chunks, choose_parts, rows_of_a_tile
 from cnnc.backend.kernels.weight_grad_operands import (
     Chunk,
@@ -63,7 +63,7 @@ def conv2d_weight_grad(site: Site) -> Kernel:
         op.pad[:2],
         op.dilation,
     )
-    if shape.is_depthwise:
+    if shape.is_depthwise and not isinstance(op, PartialWeightGrad):
         return depthwise_weight_grad(site, shape, strips)
     return _weight_grad(site, _in_columns(shape, strips) if shape.is_pointwise else shape, strips)
 
@@ -96,7 +96,7 @@ def _weight_grad(site: Site, shape: Contraction, strips: int) -> Kernel:
         region.operand(0): (shape.batch, *shape.result, maps),
         region.operand(1): (shape.batch, shape.source[0], *row),
     }
-    return _WeightGrad(seen_as_updates(site, weights, seen), shape, joined).build()
+    return _WeightGrad(as_arrays(site, weights, seen), shape, joined).build()
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ class _Winograd:
             self.tiling.points, counts, self.channels, self.channel_lanes,
             -(-self.maps // packed), self.width, self.map_lanes,
         )  # fmt: skip
-        self.blocks: Blocks = choose_blocks(site.target, work)
+        self.blocks: Blocks = choose_blocks(site.target, work, 1 if site.exact_images else x.shape[0])
+        self.marked = self.blocks.blocking.sizes[0] * site.each_image
         self.streams = self.blocks.weight_bytes > site.target.l2_bytes
         self.tiles, self.panel = self.blocks.blocking.tiles, self.blocks.panel * packed
         self.data = self.k.scratch("data", (work.points, self.tiles * self.channels + LINE))
@@ -82,14 +83,18 @@ class _Winograd:
         """The parallel nest: parts of the maps outermost, so that a thread keeps to few of them."""
         with ExitStack() as nest:
 
-            def parallel(name: str, extent: int) -> Affine:
+            def parallel(name: str, extent: int, marked: int = 0) -> Affine:
                 if extent == 1:
                     return affine(0)
-                return nest.enter_context(self.k.loop(name, 0, extent, parallel=True))
+                return nest.enter_context(self.k.loop(name, 0, extent, parallel=True, images=marked))
 
             part = parallel("part", self.blocks.parts)
             images, rows, columns = self.blocks.blocking.blocks
-            block = (parallel("images", images), parallel("rows", rows), parallel("columns", columns))
+            block = (
+                parallel("images", images, self.marked),
+                parallel("rows", rows),
+                parallel("columns", columns),
+            )
             self._transform_data(block)
             with self.k.once_or_loop("panel", self.blocks.panels) as panel:
                 first = (part * self.blocks.panels + panel) * self.blocks.panel

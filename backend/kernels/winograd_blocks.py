@@ -116,9 +116,12 @@ class Blocks:
         return waiting
 
 
-def choose_blocks(target: Target, work: Work) -> Blocks:
-    """The cheapest division."""
-    return min(divisions(work), key=lambda blocks: (blocks.cycles(target), blocks.data_bytes))
+def choose_blocks(target: Target, work: Work, most_images: int) -> Blocks:
+    """The cheapest division into blocks of tiles from at most so many images."""
+    return min(
+        (blocks for blocks in divisions(work) if blocks.blocking.sizes[0] <= most_images),
+        key=lambda blocks: (blocks.cycles(target), blocks.data_bytes),
+    )
 
 
 def divisions(work: Work) -> Iterator[Blocks]:

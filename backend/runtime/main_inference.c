@@ -53,7 +53,7 @@ static void print_help(void) {
     printf("\n  parameters  %zu, %s\n", (size_t)NETWORK_PARAMETERS,
            NETWORK_HAS_PARAMS ? "inside the program" : "read from the file given with --weights");
     printf("  memory      %zu bytes of workspace\n", (size_t)NETWORK_WORKSPACE_BYTES);
-    printf("  batch       %d at a time\n", NETWORK_BATCH);
+    printf("  batch       up to %d at a time\n", NETWORK_BATCH);
     printf("\n  --threads N              use N threads (1); the result is the same for any number\n");
     printf("  --weights W.safetensors  %s\n",
            NETWORK_HAS_PARAMS ? "use these instead of those inside" : "the weights");
@@ -111,28 +111,21 @@ static const void *load_params(const char *weights, void *workspace, void **owne
     return *owned;
 }
 
-/* Runs the network over all images, a batch at a time; missing images of the last batch are zeros. */
+/* Runs the network over all images, a batch at a time; the last batch may have fewer images. */
 static void run_job(job *j, const void *params, void *workspace, cnnc_pool *pool) {
     float *in[NETWORK_INPUTS], *out[NETWORK_OUTPUTS];
     for (size_t i = 0; i < NETWORK_INPUTS; i++)
         in[i] = memory_array(NETWORK_BATCH * network_inputs[i].size, sizeof **in);
-    for (size_t i = 0; i < NETWORK_OUTPUTS; i++)
-        out[i] = memory_array(NETWORK_BATCH * network_outputs[i].size, sizeof **out);
     for (size_t first = 0; first < j->count; first += NETWORK_BATCH) {
         size_t rows = j->count - first < NETWORK_BATCH ? j->count - first : NETWORK_BATCH;
         for (size_t i = 0; i < NETWORK_INPUTS; i++) {
             size_t size = network_inputs[i].size;
             array_floats(&j->inputs[i], first * size, rows * size, network_scalings[i], in[i]);
-            memset(in[i] + rows * size, 0, (NETWORK_BATCH - rows) * size * sizeof **in);
         }
-        network_run((const float *const *)in, out, params, workspace, pool);
-        for (size_t i = 0; i < NETWORK_OUTPUTS; i++) {
-            size_t size = network_outputs[i].size;
-            memcpy(j->outputs[i] + first * size, out[i], rows * size * sizeof **out);
-        }
+        for (size_t i = 0; i < NETWORK_OUTPUTS; i++) out[i] = j->outputs[i] + first * network_outputs[i].size;
+        network_run((int64_t)rows, (const float *const *)in, out, params, workspace, pool);
     }
     for (size_t i = 0; i < NETWORK_INPUTS; i++) free(in[i]);
-    for (size_t i = 0; i < NETWORK_OUTPUTS; i++) free(out[i]);
 }
 
 static void write_outputs(const job *j, const char *const *files) {

@@ -86,7 +86,9 @@ def _memory(facts: Summary) -> list[str]:
     lines.append(f"parameters      {shown_bytes(facts.param_bytes)} of memory{state}")
     bound = shown_bytes(facts.bound_bytes)
     lines.append(f"arena           {shown_bytes(facts.arena_bytes)}; at most {bound} are alive at one time")
-    lines.append(f"workspace       {shown_bytes(facts.workspace_bytes)}: the arena, and a thread's scratch memory")
+    lines.append(
+        f"workspace       {shown_bytes(facts.workspace_bytes)}: the arena, and a thread's scratch memory"
+    )
     if facts.recomputed:
         values = f"{facts.recomputed} activation{'' if facts.recomputed == 1 else 's'}"
         lines.append(f"computed again  {values} in the backward pass, {facts.recomputed_macs:,} MACs")

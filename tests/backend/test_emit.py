@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from cnnc.backend.emit import emit_kernel, iterations, kernel_symbol
+from cnnc.backend.emit import emit_kernel, iterations, kernel_symbol, trip_count
 from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.backend.kernel.check import check_kernel
 from cnnc.backend.kernel.interpreter import interpret
@@ -60,23 +61,30 @@ def _steps(compute: Compute, target: Target, product: str) -> tuple[tuple[Let, .
     return (rounded,), Compute("add", (Name(product), operands[2]), lanes)
 
 
-def check(kernel: Kernel, target: Target, feeds: dict[str, Array], cuts: tuple[int, ...] = ()) -> None:
+def check(
+    kernel: Kernel,
+    target: Target,
+    feeds: dict[str, Array],
+    cuts: tuple[int, ...] = (),
+    images: int | None = None,
+) -> None:
     """The compiled kernel leaves what the interpreter leaves."""
     check_kernel(kernel)
     expected, found = ({name: array.copy() for name, array in feeds.items()} for _ in range(2))
-    interpret(lowered(kernel, target), expected)
-    NativeKernel.compile(kernel, target).run(found, cuts, as_task=bool(cuts))
+    interpret(lowered(kernel, target), expected, images=images)
+    NativeKernel.compile(kernel, target).run(found, cuts, as_task=bool(cuts), images=images)
     for name, array in expected.items():
         assert_same_bits(found[name], array)
 
 
 @on_runnable_targets
-@given(kernel=kernels())
+@given(kernel=kernels(), data=st.data())
 @settings(max_examples=150, deadline=None)
-def test_random_kernels(target: Target, kernel: Kernel) -> None:
+def test_random_kernels(target: Target, kernel: Kernel, data: st.DataObject) -> None:
     assume(not out_of_bounds(kernel))
-    total = lowered(kernel, replace(target, has_fma=True))
-    check(total, target, arrays(total), (iterations(total) // 2,))
+    total, loop = lowered(kernel, replace(target, has_fma=True)), kernel.image_loop
+    images = data.draw(st.integers(1, loop.images * trip_count(loop))) if loop else None
+    check(total, target, arrays(total), (iterations(total, images) // 2,), images)
 
 
 def unary(function: Callable[[KernelBuilder, Vec], Vec], lanes: int, count: int) -> Kernel:
@@ -220,6 +228,21 @@ def test_iterations_of_a_nest_may_be_cut_anywhere(cuts: tuple[int, ...], target:
     kernel = parse_kernel(NEST)
     assert iterations(kernel) == 12
     check(kernel, target, arrays(kernel), cuts)
+
+
+@on_runnable_targets
+@pytest.mark.parametrize("marked", ["a in 0..3", "b in 0..4", "c in 0..7"])
+@pytest.mark.parametrize("each", [1, 2, 3])
+def test_a_loop_over_images_runs_for_those_there_are(marked: str, each: int, target: Target) -> None:
+    text = NEST.replace("max(1, 0)..min(4, 9) step 2", "0..4").replace("1..7 step 3", "0..7")
+    kernel = parse_kernel(text.replace(marked, f"{marked} images {each}"))
+    extents = {"a": 3, "b": 4, "c": 7}
+    for images in range(1, each * extents[marked[0]] + 1):
+        trips = -(-images // each)
+        assert iterations(kernel, images) == 84 // extents[marked[0]] * trips
+        feeds = {"y": np.full((3, 4, 7), -1, np.float32)}
+        check(kernel, target, feeds, (), images)
+        check(kernel, target, feeds, (2, iterations(kernel, images) // 2), images)
 
 
 @on_runnable_targets

@@ -28,7 +28,9 @@ def syntax(command: list[str], source: Path, *includes: Path) -> None:
 
 def test_inference_header_declares_and_documents() -> None:
     text = c_header(INFERENCE)
-    assert "void toy_run(const float *image, float *logits, const void *params, void *workspace," in text
+    assert "void toy_run(int64_t images, const float *image, float *logits, const void *params," in text
+    assert "images: how many, 1 to 4;" in text
+    assert "#define TOY_BATCH 4 /* most images of one call */" in text
     assert "extern const unsigned char toy_params[];" in text
     assert "#define TOY_WORKSPACE_BYTES 64u" in text
     assert "image: float of shape (4,1,4,4), read; a pixel v of 0..255 is meant as v * 0.00392156886" in text

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cnnc.backend.layouts import LayoutRules
 from cnnc.backend.target import TARGETS, Target
+from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.layout import CHANNELS_LAST, Layout
 from cnnc.ir.op import Op
 from cnnc.ir.types import TensorType, f32
@@ -15,6 +16,7 @@ from cnnc.ops import OPS
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.dense import Dense, DenseInputGrad, DenseWeightGrad
 from cnnc.ops.elementwise import Add, Bias
+from cnnc.ops.fused import Fused
 from cnnc.ops.pool import MaxPool2d
 from cnnc.ops.reduce import Sum
 from cnnc.ops.softmax import Softmax
@@ -74,6 +76,13 @@ def test_a_source_without_blocks_may_stay_as_it_is() -> None:
     x, w = f32(1, 3, 58, 58), f32(64, 3, 3, 3)
     assert rule(Conv2d(), x, w, layouts=(Layout("abcd"), None)).operands[0] is None
     assert rule(Conv2d(), x, w, layouts=(Layout("Abcd8a"), None)).operands[0] == CHANNELS_LAST
+
+
+def test_a_source_that_the_epilogue_reads_too_lies_as_the_result_does() -> None:
+    body = GraphBuilder("fused")
+    x, w = body.input("x", f32(1, 3, 8, 8)), body.input("w", f32(3, 3, 3, 3))
+    region = Fused(body.build([body.emit(Add(), body.emit(Conv2d(pad=(1, 1, 1, 1)), x, w), x)]))
+    assert rule(region, x.type, w.type, layouts=(Layout("abcd"), None)).operands[0] == CHANNELS_LAST
 
 
 def test_elementwise_follows_its_first_operand_with_a_layout() -> None:

@@ -24,7 +24,7 @@ USE = """
 int main(void) {
     static float image[64], logits[12];
     static _Alignas(64) unsigned char workspace[TOY_WORKSPACE_BYTES];
-    toy_run(image, logits, toy_params, workspace, NULL);
+    toy_run(TOY_BATCH, image, logits, toy_params, workspace, NULL);
     printf("%.6f", (double)logits[0]);
     return 0;
 }
@@ -62,7 +62,13 @@ def test_shared_library_runs_from_python(code: bytes, tmp_path: Path) -> None:
     workspace = np.zeros(INFERENCE.workspace_bytes, np.uint8)
     params = ctypes.addressof(ctypes.c_ubyte.in_dll(library, "toy_params"))
     pointers = [ctypes.c_void_p(a.ctypes.data) for a in (images, result)]
-    library.toy_run(*pointers, ctypes.c_void_p(params), ctypes.c_void_p(workspace.ctypes.data), None)
+    library.toy_run(
+        ctypes.c_int64(len(images)),
+        *pointers,
+        ctypes.c_void_p(params),
+        ctypes.c_void_p(workspace.ctypes.data),
+        None,
+    )
     np.testing.assert_allclose(result, logits(images, weights()), rtol=1e-5, atol=1e-6)
 
 

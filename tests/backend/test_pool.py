@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,13 +28,13 @@ THREADS = (1, 2, 3, 4, 7)
 
 TASKS = """
 ; Calls parallel from outside of the module.
-define void @fork(ptr %pool, ptr %task, ptr %args, i64 %count, ptr %scratch) {
-  call void @net_parallel(ptr %pool, ptr %task, ptr %args, i64 %count, ptr %scratch)
+define void @fork(ptr %pool, ptr %task, ptr %args, i64 %count, i64 %images, ptr %scratch) {
+  call void @net_parallel(ptr %pool, ptr %task, ptr %args, i64 %count, i64 %images, ptr %scratch)
   ret void
 }
 
 ; A task: writes the end of its range to args[begin], and counts its calls in args[-1].
-define void @mark(ptr %args, i64 %begin, i64 %end, ptr %scratch) {
+define void @mark(ptr %args, i64 %begin, i64 %end, i64 %images, ptr %scratch) {
   %calls = getelementptr i64, ptr %args, i64 -1
   %before = atomicrmw add ptr %calls, i64 1 monotonic
   %cell = getelementptr i64, ptr %args, i64 %begin
@@ -43,7 +43,7 @@ define void @mark(ptr %args, i64 %begin, i64 %end, ptr %scratch) {
 }
 
 ; A task: writes where its scratch memory is to args[begin], after filling its first and last cell of 1000.
-define void @occupy(ptr %args, i64 %begin, i64 %end, ptr %scratch) {
+define void @occupy(ptr %args, i64 %begin, i64 %end, i64 %images, ptr %scratch) {
   %last = getelementptr i8, ptr %scratch, i64 996
   store i32 1, ptr %scratch
   store i32 1, ptr %last
@@ -52,9 +52,16 @@ define void @occupy(ptr %args, i64 %begin, i64 %end, ptr %scratch) {
   ret void
 }
 
+; A task: writes the number of images to args[begin].
+define void @tell(ptr %args, i64 %begin, i64 %end, i64 %images, ptr %scratch) {
+  %cell = getelementptr i64, ptr %args, i64 %begin
+  store i64 %images, ptr %cell
+  ret void
+}
+
 ; A task on a ring of args.count cells: target[i] = source[i + 1] + 1.
 %ring = type { ptr, ptr, i64 }
-define void @turn(ptr %args, i64 %begin, i64 %end, ptr %scratch) {
+define void @turn(ptr %args, i64 %begin, i64 %end, i64 %images, ptr %scratch) {
 entry:
   %target_at = getelementptr %ring, ptr %args, i32 0, i32 1
   %count_at = getelementptr %ring, ptr %args, i32 0, i32 2
@@ -89,7 +96,7 @@ entry:
 
 round:
   %index = phi i64 [ 0, %entry ], [ %next, %round ]
-  call void @net_parallel(ptr %pool, ptr @turn, ptr %args, i64 %count, ptr null)
+  call void @net_parallel(ptr %pool, ptr @turn, ptr %args, i64 %count, i64 0, ptr null)
   %source = load ptr, ptr %args
   %target = load ptr, ptr %target_at
   store ptr %target, ptr %args
@@ -160,8 +167,8 @@ class Code:
         cells = np.full(count + 2, -1, np.int64)
         cells[0] = 0
         call = (ctypes.c_void_p,) * 3
-        fork = self.native.function("fork", None, *call, ctypes.c_int64, ctypes.c_void_p)
-        fork(pool, self.native.address("mark"), cells[1:].ctypes.data, count, None)
+        fork = self.native.function("fork", None, *call, *[ctypes.c_int64] * 2, ctypes.c_void_p)
+        fork(pool, self.native.address("mark"), cells[1:].ctypes.data, count, 0, None)
         ranges = [(begin, int(end)) for begin, end in enumerate(cells[1:]) if end >= 0]
         assert cells[0] == len(ranges), "two tasks had the same range"
         return ranges
@@ -242,16 +249,27 @@ def test_every_thread_has_scratch_memory_of_its_own(threads: int) -> None:
     code = Code(compile_ir(pool_ir("net", scratch_bytes=1000) + TASKS))
     cells, own = np.zeros(threads, np.int64), np.zeros(250, np.int32)
     call = (ctypes.c_void_p,) * 3
-    fork = code.native.function("fork", None, *call, ctypes.c_int64, ctypes.c_void_p)
+    fork = code.native.function("fork", None, *call, *[ctypes.c_int64] * 2, ctypes.c_void_p)
     with code.pool(threads) as pool:
         for _ in range(3):
-            args = (code.native.address("occupy"), cells.ctypes.data, threads, own.ctypes.data)
+            args = (code.native.address("occupy"), cells.ctypes.data, threads, 0, own.ctypes.data)
             within(10, partial(fork, pool, *args))
             assert cells[0] == own.ctypes.data, "the caller's is what it gave"
             assert (own[0], own[-1]) == (1, 1)
             assert not (cells[1:] % LINE_BYTES).any()
             assert (np.diff(np.sort(cells[1:])) >= 1000).all()
             assert abs(cells[1:] - pool).max(initial=0) < LINE_BYTES * (10 + 10 * threads)
+
+
+@pytest.mark.parametrize("threads", [None, *THREADS])
+def test_every_task_is_told_the_number_of_images(code: Code, threads: int | None) -> None:
+    count = threads or 1
+    cells = np.zeros(count, np.int64)
+    fork = code.native.function("fork", None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2, ctypes.c_void_p)
+    with code.pool(threads) if threads else nullcontext() as pool:
+        for images in (1, 5, 2**40):
+            within(10, partial(fork, pool, code.native.address("tell"), cells.ctypes.data, count, images, None))
+            np.testing.assert_array_equal(cells, images)
 
 
 def test_two_pools_at_once(any_code: Code) -> None:

@@ -249,10 +249,10 @@ def test_a_processor_that_lacks_instructions(tmp_path: Path) -> None:
 
 TWO = """
 #include "two.h"
-void two_run(const float *a, const float *b, float *sum, float *both, const void *params, void *workspace,
-             cnnc_pool *pool) {
+void two_run(int64_t images, const float *a, const float *b, float *sum, float *both, const void *params,
+             void *workspace, cnnc_pool *pool) {
     (void)params, (void)workspace, (void)pool;
-    for (int n = 0; n < TWO_BATCH; n++) {
+    for (int n = 0; n < images; n++) {
         sum[n] = a[2 * n] + a[2 * n + 1] + b[n];
         both[2 * n] = a[2 * n], both[2 * n + 1] = b[n];
     }

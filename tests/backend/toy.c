@@ -25,8 +25,8 @@ _Alignas(64) const unsigned char toy_params[] = {
 };
 #endif
 
-static void forward(const float *image, float *logits, const parameters *p) {
-    for (int n = 0; n < TOY_BATCH; n++) {
+static void forward(int64_t images, const float *image, float *logits, const parameters *p) {
+    for (int n = 0; n < images; n++) {
         for (int c = 0; c < CLASSES; c++) {
             float sum = p->bias[c];
             for (int i = 0; i < PIXELS; i++) sum += p->weight[c][i] * image[n * PIXELS + i];
@@ -59,10 +59,11 @@ void toy_pool_destroy(cnnc_pool *pool) { free(pool); }
 int toy_supported(void) { return TOY_SUPPORTED; }
 
 #ifndef TOY_TRAIN
-void toy_run(const float *image, float *logits, const void *params, void *workspace, cnnc_pool *pool) {
+void toy_run(int64_t images, const float *image, float *logits, const void *params, void *workspace,
+             cnnc_pool *pool) {
     (void)pool;
     memset(workspace, 0x7f, TOY_WORKSPACE_BYTES);
-    forward(image, logits, params);
+    forward(images, image, logits, params);
 }
 #else
 /* Writes the loss and the number correct; turns logits into the gradient of the loss. */
@@ -84,7 +85,7 @@ static void loss_and_gradient(float *logits, const int32_t *labels, float *loss,
 void toy_evaluate(const float *image, const int32_t *labels, float *loss, float *correct, const void *params,
                   void *workspace, cnnc_pool *pool) {
     (void)pool;
-    forward(image, workspace, params);
+    forward(TOY_BATCH, image, workspace, params);
     loss_and_gradient(workspace, labels, loss, correct);
 }
 

@@ -123,6 +123,20 @@ def test_white_space_and_comments_are_free() -> None:
     assert graph.outputs == node.results
 
 
+def test_a_node_that_waits_round_trips() -> None:
+    text = (
+        "graph @g(%x: f32[2]) -> (%b) {\n"
+        "  %a: f32[2] = relu(%x)\n"
+        "  %b: f32[2] = tanh(%x) after(%a) layer(l)\n"
+        "}\n"
+    )
+    graph = parse_graph(text, OPS)
+    verify_graph(graph)
+    assert graph.nodes[1].after == (Value("a", f32(2)),)
+    assert list(graph.dataflow.edges()) == [(0, 1)]
+    assert print_graph(graph) == text
+
+
 def test_an_int_is_read_as_the_float_its_field_declares() -> None:
     attributes = 'flag=true, whole=1, real=2, text="", ints=(), reals=(3,)'
     text = f"graph @g() -> () {{ %1: f32[] = everything() {{{attributes}}} }}"

@@ -52,6 +52,10 @@ def value(name: str, *shape: int) -> Value:
     return Value(name, f32(*shape))
 
 
+def relu_of_x(name: str) -> Node:
+    return Node(Relu(), (value("x", 2, 3),), (value(name, 2, 3),), "", LOC)
+
+
 def region_of(graph: Graph) -> Graph:
     """A graph of one fused node whose body is `graph`."""
     node = Node(Fused(graph), graph.inputs, (value("y", 2, 3),), "", LOC)
@@ -72,6 +76,10 @@ BROKEN: dict[str, Callable[[Graph], Graph]] = {
     ),
     "the dataflow of graph 'net' has a cycle: relu %1 -> add %2": (
         lambda g: with_node(g, 0, operands=(value("2", 2, 3),))
+    ),
+    "relu %1 waits: 'z' is not defined in graph 'net'": lambda g: with_node(g, 0, after=(value("z", 2, 3),)),
+    "add %2 waits for '3', defined behind it": lambda g: g.with_nodes(
+        (g.nodes[0], replace(g.nodes[1], after=(value("3", 2, 3),)), relu_of_x("3"))
     ),
     "add %2 reads '1' before it is defined": lambda g: g.with_nodes(g.nodes[::-1]),
     "add %2 has the result types (f32[6]), its op infers (f32[2,3])": (

@@ -100,7 +100,7 @@ def test_the_anchor_comes_first() -> None:
     fused = FuseEpilogues()(EliminateDeadCode()(training_graph(lenet5(), Adam())))
     bodies = [n.op for n in fused.nodes if isinstance(n.op, Fused)]
     for op in bodies:
-        assert op.anchor.op.has(Trait.EPILOGUE)
+        assert op.anchor.op.has(Trait.EPILOGUE) or op.anchor.op.has(Trait.UPDATE)
         assert not any(n.op.has(Trait.CONTRACTION) for n in op.epilogue)
 
 
@@ -108,3 +108,16 @@ def test_what_needs_the_unpooled_result_stands_before_the_pool() -> None:
     fused = FuseEpilogues()(before("fuse_epilogues", "training"))
     op = next(n.op for n in fused.nodes if isinstance(n.op, Fused))
     assert [n.op.name for n in op.body.nodes] == ["conv2d", "bias", "tanh", "map", "max_pool2d", "relu"]
+
+
+def test_who_waits_for_a_region_is_not_taken_into_it_and_keeps_waiting() -> None:
+    """`again` waits for a value inside the region of the convolution, and reads nothing of it."""
+    b = GraphBuilder("net")
+    x, w = b.input("x", f32(1, 3, 4, 4)), b.param("w", f32(3, 3, 1, 1))
+    inner = b.emit(Conv2d(), x, w, name="inner")
+    outer = b.emit(Relu(), inner, name="outer")
+    (again,) = b.emit_all(Relu(), x, names=["again"], after=(inner,))
+    (late,) = b.emit_all(Relu(), again, names=["late"], after=(again,))
+    fused, waiting = FuseEpilogues()(b.build([outer, late])).nodes
+    assert fused.results == (outer,) and waiting.results == (late,)
+    assert waiting.after == (outer,)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from cnnc.backend.target import TARGETS
 from cnnc.errors import CnncError
 from cnnc.ir.evaluate import evaluate
 from cnnc.ir.graph import Graph
@@ -14,9 +15,8 @@ from cnnc.passes.eliminate_common_subexpressions import EliminateCommonSubexpres
 from cnnc.passes.fuse_epilogues import FuseEpilogues
 from cnnc.passes.recompute_activations import AGAIN, RecomputeActivations, forward_nodes, recomputable
 from cnnc.passes.runner import run_passes
-from cnnc.pipeline import plan_graph, training_passes
-from cnnc.backend.target import TARGETS
 from cnnc.peak import Profile
+from cnnc.pipeline import plan_graph, training_passes
 from tests.goldens import Goldens, before
 from tests.small_networks import classifier, normalizing, regression
 
@@ -67,7 +67,8 @@ def test_no_later_pass_brings_the_two_together() -> None:
 
 def test_what_is_dropped_is_not_alive_between_the_parts() -> None:
     graph = before("recompute_activations", "chain")
-    plans = [plan_graph(FuseEpilogues()(RecomputeActivations(v)(graph)), TARGETS["avx2"]) for v in ((), ("2",))]
+    chosen: tuple[tuple[str, ...], ...] = ((), ("2",))
+    plans = [plan_graph(FuseEpilogues()(RecomputeActivations(v)(graph)), TARGETS["avx2"]) for v in chosen]
     for plan, expected in zip(plans, (True, False), strict=True):
         turn = plan.graph.position[plan.graph.outputs[0]]
         alive = {v.name for held in Profile(plan).held(turn) for v in held.values}

@@ -33,6 +33,13 @@ def broken(body: str) -> str:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
+        ("for i in 0..2 images 1 {}", "for i in 0..2 images 1: a loop over images is parallel"),
+        ("parallel for i in 1..2 images 1 {}", "a loop over images counts from 0 in steps of 1"),
+        ("parallel for i in 0..4 step 2 images 1 {}", "a loop over images counts from 0 in steps of 1"),
+        (
+            "parallel for i in 0..2 images 1 { parallel for j in 0..2 { parallel for n in 0..2 images 3 {} } }",
+            "parallel for n in 0..2 images 3: inside another loop over images",
+        ),
         ("a = add x4 b, 1.0", "kernel k: a = add x4 b, 1.0: there is no value b here"),
         ("a = uniform x4 4294967296, 1.0, (0)", "the seed 4294967296 is no number of 32 bits"),
         ("a = copy x4 1.0 b = uniform x4 1, a, (0)", "an operand has 4 lanes where 1 are needed"),

@@ -17,6 +17,7 @@ from cnnc.ir.types import TensorType, f32
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.elementwise import Add, Bias, Map, Relu
 from cnnc.ops.fused import Fused
+from cnnc.ops.partial import PartialWeightGrad
 from cnnc.ops.pool import MaxPool2d, MeanPool2d
 from cnnc.passes.fuse_epilogues import FuseEpilogues
 from cnnc.pipeline import compile_graph
@@ -28,7 +29,7 @@ vector_targets = st.sampled_from([TARGETS[name] for name in ("x86-64", "avx2", "
 
 
 def depthwise_samples(conv: Conv2d, x: TensorType, kernel: tuple[int, int]) -> list[Sample]:
-    """The convolution, its input gradient and its weight gradient."""
+    """The convolution, its input gradient, its weight gradient and that of each image."""
     w = f32(conv.groups, 1, *kernel)
     (y,) = conv.infer(x, w)
     common, (*_, height, width) = (conv.stride, conv.pad, conv.dilation, conv.groups), x.shape
@@ -36,6 +37,7 @@ def depthwise_samples(conv: Conv2d, x: TensorType, kernel: tuple[int, int]) -> l
         Sample(conv, (x, w)),
         Sample(Conv2dInputGrad(*common, size=(height, width)), (y, w)),
         Sample(Conv2dWeightGrad(*common, kernel=kernel), (y, x)),
+        Sample(PartialWeightGrad(*common, kernel=kernel, parts=x.shape[0]), (y, x)),
     ]
 
 
@@ -104,6 +106,17 @@ def test_a_strided_input_gradient_takes_an_epilogue(target: Target) -> None:
     dy, w = b.input("dy", f32(1, groups, 5, 4)), b.param("w", f32(groups, 1, 3, 3))
     dx = b.emit(Conv2dInputGrad((2, 2), (1, 1, 1, 1), (1, 1), groups, (10, 7)), dy, w)
     (op,) = checked(b.build([b.emit(Map("select(0.0 < b, a, 0.0)"), dx, b.input("y", dx.type))]), target)
+    assert isinstance(op, Fused)
+
+
+@on_runnable_targets
+@pytest.mark.parametrize("channels", [7, 40])
+def test_a_weight_gradient_takes_an_update(channels: int, target: Target) -> None:
+    b, w = GraphBuilder("net"), f32(channels, 1, 3, 3)
+    x, dy = b.input("x", f32(2, channels, 9, 7)), b.input("dy", f32(2, channels, 9, 7))
+    dw = b.emit(Conv2dWeightGrad(pad=(1, 1, 1, 1), groups=channels, kernel=(3, 3)), dy, x)
+    step = b.emit(Map("b - c * a"), dw, b.input("w", w), b.input("rate", f32()))
+    (op,) = checked(b.build([step]), target)
     assert isinstance(op, Fused)
 
 

@@ -28,7 +28,7 @@ def test_divisions_cover_all_tiles_and_maps(
 
 
 def test_wide_maps_are_cut_into_blocks_that_the_cache_holds() -> None:
-    chosen = choose_blocks(AVX2, Work(36, (1, 56, 56), 64, 8, 4, 2, 8))
+    chosen = choose_blocks(AVX2, Work(36, (1, 56, 56), 64, 8, 4, 2, 8), 1)
     assert chosen.data_bytes + chosen.product_bytes <= AVX2.l2_bytes
     assert chosen.parts == 1, "data are transformed once"
 
@@ -36,7 +36,7 @@ def test_wide_maps_are_cut_into_blocks_that_the_cache_holds() -> None:
 @pytest.mark.parametrize("images", [1, 8])
 def test_small_maps_of_many_channels_are_shared_out_by_maps(images: int) -> None:
     """Weights outweigh everything: each of them is read once."""
-    chosen = choose_blocks(AVX2, Work(36, (images, 2, 2), 512, 8, 32, 2, 8))
+    chosen = choose_blocks(AVX2, Work(36, (images, 2, 2), 512, 8, 32, 2, 8), images)
     assert math.prod(chosen.blocking.blocks) == 1
     assert chosen.parts % 4 == 0
 

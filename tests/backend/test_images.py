@@ -1,0 +1,194 @@
+"""Images kept apart: the table of ops, and the kernels that run for fewer images than the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cnnc.backend.images import IMAGE_OPERANDS, image_values
+from cnnc.backend.kernel.interpreter import Order, interpret
+from cnnc.backend.kernel.ir import Kernel
+from cnnc.backend.kernels.registry import kernel_for
+from cnnc.backend.kernels.site import Site
+from cnnc.backend.lower import check_images, site_of_node
+from cnnc.backend.target import TARGETS
+from cnnc.errors import CnncError, UnsupportedError, VerifyError
+from cnnc.ir.builder import GraphBuilder
+from cnnc.ir.evaluate import evaluate_values
+from cnnc.ir.graph import Graph
+from cnnc.ir.op import Op, Sample
+from cnnc.ir.parser import parse_graph
+from cnnc.ir.plan import is_alias
+from cnnc.ir.types import Array, f32
+from cnnc.ops import OPS
+from cnnc.ops.concat import Concat
+from cnnc.ops.conv import Conv2d
+from cnnc.ops.elementwise import Add, Bias, Relu
+from cnnc.ops.fused import Fused
+from cnnc.ops.reduce import Sum
+from cnnc.passes.set_batch import SetBatch
+from cnnc.pipeline import compile_graph
+from tests.kernel_sites import TOLERANCE, random_for, run_site
+from tests.program_runner import assert_close
+
+BATCH = 3
+
+
+def keeps_apart(op: Op) -> bool:
+    return any(kind in IMAGE_OPERANDS for kind in type(op).__mro__) or isinstance(op, Fused)
+
+
+def graph_of(sample: Sample) -> Graph | None:
+    """The sample's op on `BATCH` images, what may hold none as params; None for one that mixes images."""
+    builder, most = GraphBuilder("sample"), next(
+        (IMAGE_OPERANDS[kind] for kind in type(sample.op).__mro__ if kind in IMAGE_OPERANDS), 1
+    )
+    rank = max((t.rank for t in sample.operands), default=0)
+    operands = [
+        builder.input(f"x{i}", t) if i < most and t.rank == rank else builder.param(f"x{i}", t)
+        for i, t in enumerate(sample.operands)
+    ]
+    try:
+        results = builder.emit_all(sample.op, *operands)
+        graph = SetBatch(BATCH)(builder.build(results))
+        image_values(graph, BATCH)
+    except CnncError:
+        return None
+    return graph
+
+
+SAMPLES = [
+    (f"{name}-{i}", graph)
+    for name, op in OPS.items()
+    for i, sample in enumerate(op.samples())
+    if keeps_apart(sample.op)
+    for graph in (graph_of(sample),)
+    if graph is not None
+]
+over_graphs = pytest.mark.parametrize("graph", [g for _, g in SAMPLES], ids=[name for name, _ in SAMPLES])
+
+
+def feeds_of(graph: Graph) -> dict[str, Array]:
+    values = (*graph.inputs, *graph.params)
+    sample = Sample(graph.nodes[0].op, tuple(v.type for v in values))
+    rng = random_for(sample)
+    return {v.name: np.asarray(rng.normal(size=v.type.shape), v.type.numpy) for v in values}
+
+
+def test_every_op_of_the_table_has_a_sample() -> None:
+    names = {name.rsplit("-", 1)[0] for name, _ in SAMPLES}
+    wanted = {name for name, op in OPS.items() if any(kind in IMAGE_OPERANDS for kind in op.__mro__)}
+    assert names >= wanted
+
+
+@over_graphs
+def test_an_image_of_the_results_depends_on_that_of_the_operands_alone(graph: Graph) -> None:
+    feeds = feeds_of(graph)
+    with np.errstate(all="ignore"):
+        before = evaluate_values(graph, feeds)
+        for image in range(BATCH):
+            changed = {name: array.copy() for name, array in feeds.items()}
+            for value in graph.inputs:
+                changed[value.name][image] += 1
+            after = evaluate_values(graph, changed)
+            for value in graph.outputs:
+                others = np.arange(BATCH) != image
+                np.testing.assert_array_equal(after[value.name][others], before[value.name][others])
+
+
+@over_graphs
+@pytest.mark.parametrize("target", ["x86-64", "avx2", "avx512"])
+def test_kernels_compute_the_images_there_are(graph: Graph, target: str) -> None:
+    """Each kernel of the op's program, as for the arena and as for a caller's arrays."""
+    plan = compile_graph(graph, (), TARGETS[target], batch=BATCH).plan
+    with np.errstate(all="ignore"):
+        values = evaluate_values(plan.graph, feeds_of(plan.graph))
+    images = image_values(plan.graph, BATCH)
+    for node in plan.graph.nodes:
+        if is_alias(plan, node) or images.isdisjoint(node.operands):
+            continue
+        operands = [values[o.name] for o in node.operands]
+        holding = [v in images for v in (*node.operands, *node.results)]
+        for exact in (False, True):
+            site = replace(site_of_node(plan, node, TARGETS[target]), in_place={}, images=BATCH)
+            check_site(replace(site, exact_images=exact), operands, holding)
+
+
+def check_site(site: Site, operands: Sequence[Array], holding: Sequence[bool]) -> None:
+    """The first images are right; an exact kernel leaves the others alone."""
+    kernel = kernel_for(site)
+    check_images(kernel, site, holding)
+    for images in range(1, BATCH + 1):
+
+        def run(kernel: Kernel, memory: Mapping[str, Array], order: Order, images: int = images) -> None:
+            interpret(kernel, memory, order, images)
+
+        with np.errstate(all="ignore"):
+            exact = site.op.reference(*(x.astype(np.float64) for x in operands))
+        for found, expected in zip(run_site(kernel, site, operands, run=run), exact, strict=True):
+            assert_close(found[:images], expected[:images], TOLERANCE)
+            assert not site.exact_images or np.isnan(found[images:]).all()
+
+
+def site_and_kernel() -> tuple[Site, Kernel]:
+    b = GraphBuilder("net")
+    graph = b.build([b.emit(Relu(), b.input("x", f32(BATCH, 5)))])
+    plan = compile_graph(graph, (), TARGETS["avx2"]).plan
+    site = replace(site_of_node(plan, plan.graph.nodes[0], TARGETS["avx2"]), images=BATCH)
+    return site, kernel_for(site)
+
+
+def test_kernels_that_touch_what_they_must_not_are_refused() -> None:
+    site, kernel = site_and_kernel()
+    check_images(kernel, replace(site, exact_images=True), (True, True))
+    (loop,) = kernel.body
+    unmarked = replace(kernel, body=(replace(loop, images=0),))
+    check_images(unmarked, site, (True, True))
+    with pytest.raises(VerifyError, match="no loop over single images"):
+        check_images(unmarked, replace(site, exact_images=True), (True, True))
+    with pytest.raises(VerifyError, match="no loop over single images"):
+        shared = replace(kernel, body=(replace(loop, images=2),))
+        check_images(shared, replace(site, exact_images=True), (True, True))
+
+
+@pytest.mark.parametrize(
+    ("body", "mixed"),
+    [
+        ("%y: f32[5] = sum(%x) {axes=[0]}", "sum"),
+        ("%y: f32[4,4] = dense(%x, %x)", "dense"),
+    ],
+)
+def test_ops_that_mix_images_are_refused(body: str, mixed: str) -> None:
+    graph = parse_graph(f"graph @net(%x: f32[4,5]) {{\n  {body}\n  return %y\n}}\n", OPS)
+    with pytest.raises(UnsupportedError, match=f"{mixed}: not known to keep images apart"):
+        image_values(graph, 4)
+
+
+def test_images_side_by_side_are_refused() -> None:
+    b = GraphBuilder("net")
+    x = b.input("x", f32(4, 5))
+    joined = b.build([b.emit(Concat(0), x, x)])
+    with pytest.raises(UnsupportedError, match="concat: not known"):
+        image_values(joined, 4)
+    b = GraphBuilder("net")
+    x = b.input("x", f32(4, 4))
+    with pytest.raises(UnsupportedError, match="bias: not known"):
+        image_values(b.build([b.emit(Bias(), x, b.emit(Sum((1,)), x))]), 4)
+
+
+def test_outputs_without_images_are_refused() -> None:
+    b = GraphBuilder("net")
+    x, w = b.input("x", f32(4, 5)), b.param("w", f32(4, 5))
+    graph = b.build([b.emit(Add(), x, w), b.emit(Relu(), w)])
+    with pytest.raises(UnsupportedError, match="does not depend on the images"):
+        image_values(graph, 4)
+
+
+def test_convolutions_of_images_by_images_are_refused() -> None:
+    b = GraphBuilder("net")
+    x, w = b.input("x", f32(3, 3, 3, 3)), b.input("w", f32(3, 3, 3, 3))
+    with pytest.raises(UnsupportedError, match="conv2d: not known"):
+        image_values(b.build([b.emit(Conv2d(), x, w)]), 3)
