@@ -14,8 +14,9 @@ from cnnc.ir.plan import ALIGNMENT, Placement, Space
 
 
 def entry_ir(symbol: str, prefix: str, program: Program) -> str:
-    """`void @symbol(inputs..., outputs..., ptr params, ptr workspace, ptr pool)`, in front of them `i64 given`
-    if the number of images is free: it is taken for 1 if it is less, and for the batch if it is more.
+    """`void @symbol(inputs..., outputs..., ptr params, ptr workspace, ptr pool)`, in front of them
+    `i64 given` if the number of images is free: it is taken for 1 if it is less, and for the batch if it
+    is more.
 
     Calls worth it fork by @prefix_parallel. Behind the plan's arena, the workspace holds the calling
     thread's scratch memory.

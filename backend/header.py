@@ -102,9 +102,9 @@ def _comment(text: str) -> str:
 
 
 def _size_macros(interface: Interface) -> str:
-    prefix = interface.name.upper()
+    prefix, most = interface.name.upper(), "" if interface.train else "most "
     macros = [
-        ("BATCH", f"{interface.batch}", "images of one call" if interface.train else "most images of one call"),
+        ("BATCH", f"{interface.batch}", f"{most}images of one call"),
         ("PARAM_BYTES", f"{interface.param_bytes}u", "bytes of a packed parameter block"),
         ("WORKSPACE_BYTES", f"{interface.workspace_bytes}u", "bytes of a workspace"),
         ("WEIGHTS", f"{interface.parameters}u", f"floats that {interface.name}_pack reads"),
@@ -125,9 +125,8 @@ def _inference_calls(interface: Interface) -> str:
     note += "params: a packed parameter block"
     note += f", for instance {interface.name}_params.\n" if interface.has_builtin_params else ".\n"
     note += f"workspace: {interface.workspace_bytes} bytes. pool: threads to use, NULL for this thread alone."
-    signature = _signature(
-        interface, "run", (interface.inputs, inputs), (interface.outputs, outputs), "const ", ("int64_t images",)
-    )
+    read, written = (interface.inputs, inputs), (interface.outputs, outputs)
+    signature = _signature(interface, "run", read, written, "const ", ("int64_t images",))
     return f"{_comment(note)}\n{signature}"
 
 

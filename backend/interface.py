@@ -71,8 +71,8 @@ class Interface:
 
     `name` is the C identifier every symbol begins with (`c_identifier` makes one). `inputs` and
     `outputs` are those of the compiled graph in order: for training image, labels, lr and loss,
-    correct. `batch` is the number of images of one step, or the most of one run, `classes` the number of values a label
-    may have (None without labels), `learning_rate` what a training program uses unless told.
+    correct. `batch` is the number of images of one step, or the most of one run, `classes` the number of
+    values a label may have (None without labels), `learning_rate` what a training program uses unless told.
     `param_bytes` and `workspace_bytes` are the sizes of the packed parameters (for training with the
     optimizer's state) and of the workspace. `schedule` is the optimizer's: constant or
     linear. `version` is cnnc's own.

@@ -170,14 +170,22 @@ class LayoutRules:
     def _dense(self, op: Dense | DenseInputGrad | DenseWeightGrad, tensors: Tensors) -> LayoutRule:
         """The weights' inner axes lie in the order in which x has them."""
         if isinstance(op, DenseInputGrad):
-            dx = channels_last(tensors.results[0])
-            return LayoutRule((row_major(2), dx), (dx,))
+            return self._dense_input_grad(tensors)
         x = tensors.operands[0 if isinstance(op, Dense) else 1]
         w = tensors.operands[1] if isinstance(op, Dense) else tensors.results[0]
         weights = self._dense_weights(w, x.shape[0])
         if isinstance(op, Dense):
             return LayoutRule((channels_last(x), weights), (row_major(2),))
         return LayoutRule((row_major(2), channels_last(x)), (weights,))
+
+    def _dense_input_grad(self, tensors: Tensors) -> LayoutRule:
+        """Weights in blocks of maps of whatever size, or not packed at all."""
+        dy, w = tensors.operands
+        weights, dx = self._dense_weights(w, dy.shape[0]), channels_last(tensors.results[0])
+        given = tensors.layouts[1]
+        if given is not None and given.order.lower() == weights.order.lower() and given.blocked_axis in (0, None):
+            weights = given
+        return LayoutRule((row_major(2), weights), (dx,))
 
     def _dense_weights(self, w: TensorType, rows: int) -> Layout:
         """Of a dense layer for `rows` rows: blocks of maps that suit dense.py."""

@@ -331,8 +331,8 @@ def pool_ir(prefix: str, pointer_bits: int = 64, spins: int = SPINS, scratch_byt
     calls `void task(ptr args, i64 begin, i64 end, i64 images, ptr scratch)` on every thread t with the range
     count * t / threads .. count * (t + 1) / threads unless it is empty, the calling thread being 0,
     and returns when all have returned and their stores can be seen. With a null pool or one thread
-    it is `task(args, 0, count, images, scratch)`. The calling thread has the `scratch` that it gives, every other
-    one `scratch_bytes` of the pool's own, aligned as cache lines are. A task must not fork, and a pool
+    it is `task(args, 0, count, images, scratch)`. The calling thread has the `scratch` that it gives, every
+    other one `scratch_bytes` of the pool's own, aligned as cache lines are. A task must not fork, and a pool
     serves one fork at a time. A child process made by fork() has none of the threads and must not touch its
     parent's pools.
 

@@ -47,7 +47,7 @@ class Native:
         self.pool = self._create_pool(threads) if threads > 1 else 0
 
     def function(self, suffix: str, arguments: int) -> Function:
-        """`name_suffix` with that many arguments: pointers, given as integer addresses, and numbers of 64 bits."""
+        """`name_suffix` with that many arguments: addresses as integers, and numbers of 64 bits."""
         prototype = ctypes.CFUNCTYPE(None, *([ctypes.c_void_p] * arguments))
         address = self._jit.address(f"{self._name}_{suffix}")
         assert address, f"the code has no function {self._name}_{suffix}"

@@ -97,8 +97,11 @@ def inference_unit(
     strict: bool = False,
     max_memory: int | None = None,
 ) -> CompiledUnit:
-    """`NAME_run`: the forward graph, for up to `batch` images. With `strict` no algorithm re-associates sums across filter taps.
-    `max_memory` is the most bytes of workspace; raises CnncError where they do not suffice."""
+    """`NAME_run`: the forward graph, for up to `batch` images.
+
+    With `strict` no algorithm re-associates sums across filter taps. `max_memory` is the most bytes of
+    workspace; raises CnncError where they do not suffice.
+    """
     _check_batch(batch)
     limits = _Limits(source, max_memory)
     algorithms = ChooseAlgorithms(Algorithms(target, strict), preferences)

@@ -25,8 +25,9 @@ class Differentiate:
     """The gradients of the first output, the loss, become further outputs.
 
     `wrt` names the inputs, params or results to differentiate by; None means all params that no update
-    assigns, in their order. Backward nodes keep the layer and the location of their forward node. Raises ShapeError
-    if the loss is no float scalar, CnncError for a graph without outputs or a name it does not have.
+    assigns, in their order. Backward nodes keep the layer and the location of their forward node. Raises
+    ShapeError if the loss is no float scalar, CnncError for a graph without outputs or a name it does not
+    have.
 
     graph @net(%x; @w) -> (%2) {            graph @net(%x; @w) -> (%2, %5) {
       %1 = mul(%x, @w)                        %1 = mul(%x, @w)

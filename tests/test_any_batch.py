@@ -80,7 +80,9 @@ class AnyBatch:
         self._params = arrays(source.graph.params, 1) if source.network is None else source.weights(None)
         self._natives = {threads: Native(self._code, threads) for threads in THREADS}
 
-    def run(self, feeds: dict[str, Array], images: int, threads: int, given: int | None = None) -> list[Array]:
+    def run(
+        self, feeds: dict[str, Array], images: int, threads: int, given: int | None = None
+    ) -> list[Array]:
         """The outputs for the first rows of the feeds; `given` is told to the code instead of `images`."""
         native = self._natives[threads]
         block = native.packed(self.compiled.given(self._params), self.compiled.main.plan.param_bytes)
@@ -165,7 +167,8 @@ def test_a_model_runs_the_rows_it_is_given(cache: ObjectCache) -> None:
 
 
 def test_most_of_the_work_is_that_of_the_images_given() -> None:
-    """Only dense layers in the middle may compute more."""
+    """Only dense layers in the middle compute more, and layers of few tiles some."""
     for make in (regression, branching, only_convolutions):
         calls = inference_unit(source_of(make()), 8, llvm.host()).main.program.calls
-        assert all(call.kernel.image_loop is not None for call in calls)
+        without = [call.node for call in calls if call.kernel.image_loop is None]
+        assert all(node is not None and node.layer.startswith("dense") for node in without)

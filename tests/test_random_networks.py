@@ -18,6 +18,7 @@ from cnnc.backend.cache import ObjectCache
 from cnnc.backend.target import TARGETS, Target
 from cnnc.backend.unit import Unit
 from cnnc.bound import BoundEntry
+from cnnc.ir.evaluate import evaluate
 from cnnc.ir.graph import Graph
 from cnnc.ir.types import Array
 from cnnc.native import Code, Native
@@ -41,9 +42,13 @@ FORWARD_LIMIT, GRADIENT_LIMIT = 1e-4, 1e-3
 SMALL_GRADIENT = 1e-3
 """Gradients below this share of the largest one may be all rounding: a bias before a batch norm has none."""
 
-SEEDS = range(3)
+SEEDS = range(4)
 NOISE, DRAWS = 3e-6, 8
 """Of the largest magnitude of an array: what stands for rounding."""
+
+ROUNDINGS = 8
+"""How much farther from float64 results may be than those of the references in float32: the gradient of a mean
+of normalized values, say, is nothing but rounding."""
 
 TINY = float(np.finfo(float).tiny)
 
@@ -121,16 +126,21 @@ def check_forward(network: RandomNetwork, target: Target, preferences: Preferenc
 
 def check_training(network: RandomNetwork, target: Target, preferences: Preferences) -> None:
     """The loss and the statistics strictly; gradients unless they hang on rounding, then by other weights."""
-    step = TrainingStep.compile(network.loss, target, preferences)
+    graph = network.loss
+    step = TrainingStep.compile(graph, target, preferences)
+    worst = []
     for number in SEEDS:
-        feeds, params = arrays(network.loss.inputs, number), arrays(network.loss.params, 10 + number)
-        found, expected = step.run(feeds, params), reference(network.loss, feeds, params)
+        feeds, params = arrays(graph.inputs, number), arrays(graph.params, 10 + number)
+        found, expected = step.run(feeds, params), reference(graph, wide(feeds), wide(params))
         for name, array in {**expected.outputs, **expected.statistics}.items():
             assert_close({**found.outputs, **found.statistics}[name], array, GRADIENT_LIMIT, name)
-        worst = distance(found.gradients, expected.gradients)
-        if worst[0] <= GRADIENT_LIMIT:
+        rounded = distances(reference(graph, feeds, params).gradients, expected.gradients)
+        errors = distances(found.gradients, expected.gradients)
+        worst.append(max((error - ROUNDINGS * rounded[name], name) for name, error in errors.items()))
+        if worst[-1][0] <= GRADIENT_LIMIT:
             return
-        assert hangs_on_rounding(network.loss, feeds, params, expected), f"the gradients differ: {worst}"
+        assert hangs_on_rounding(graph, feeds, params, expected), f"the gradients differ: {worst}"
+    pytest.fail(f"the gradients differ whatever the weights: {worst}")
 
 
 @dataclass(frozen=True)
@@ -189,10 +199,10 @@ def differentiated(graph: Graph) -> tuple[str, ...]:
 
 
 def reference(graph: Graph, feeds: Mapping[str, Array], params: Mapping[str, Array]) -> Results:
-    """In float64, by the ops' own references."""
+    """By the ops' own references, in the precision of what they are given."""
     names = differentiated(graph)
     full = gradient_graph(UseBatchStatistics()(graph), names)
-    after = exact(full, feeds, params)
+    after = evaluate(full, feeds, params)
     count = len(graph.outputs)
     ends = zip(names, full.outputs[count:], strict=True)
     return Results(
@@ -202,26 +212,31 @@ def reference(graph: Graph, feeds: Mapping[str, Array], params: Mapping[str, Arr
     )
 
 
-def distance(found: Mapping[str, Array], expected: Mapping[str, Array]) -> tuple[float, str]:
-    """The largest error of a gradient, relative to its largest magnitude, and whose it is."""
+def wide(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """In float64."""
+    return {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in arrays.items()}
+
+
+def distances(found: Mapping[str, Array], expected: Mapping[str, Array]) -> dict[str, float]:
+    """The largest error of each gradient, relative to its largest magnitude; infinite if one is NaN."""
     least = SMALL_GRADIENT * max(float(np.abs(g).max()) for g in expected.values())
-    errors = {n: np.abs(found[n] - g).max() / max(np.abs(g).max(), least, TINY) for n, g in expected.items()}
-    worst = max(errors, key=lambda name: (np.isnan(errors[name]), errors[name]))
-    return float(errors[worst]), worst
+    scales = {name: max(float(np.abs(g).max()), least, TINY) for name, g in expected.items()}
+    errors = {name: float(np.abs(found[name] - g).max()) / scales[name] for name, g in expected.items()}
+    return {name: np.inf if np.isnan(error) else error for name, error in errors.items()}
 
 
 def hangs_on_rounding(
     graph: Graph, feeds: Mapping[str, Array], params: Mapping[str, Array], expected: Results
 ) -> bool:
-    """Whether the reference itself moves as far when all it is given moves a little: an element at a kink
-    of relu or of max pooling, or a variance that is all but zero."""
+    """Whether the reference itself moves as far when all it is given moves a little: then an element is at a
+    kink of relu or of max pooling."""
     rng = np.random.default_rng(0)
 
     def moved(arrays: Mapping[str, Array]) -> dict[str, Array]:
         return {
             name: a + NOISE * np.abs(a).max() * rng.standard_normal(a.shape) if a.dtype.kind == "f" else a
-            for name, a in arrays.items()
+            for name, a in wide(arrays).items()
         }
 
     others = (reference(graph, moved(feeds), moved(params)) for _ in range(DRAWS))
-    return any(distance(o.gradients, expected.gradients)[0] > GRADIENT_LIMIT for o in others)
+    return any(max(distances(o.gradients, expected.gradients).values()) > GRADIENT_LIMIT for o in others)

@@ -24,7 +24,7 @@ def test_choices_are_kept_per_target(tmp_path: Path) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(CnncError, match="cannot read .*none.json: no such file"):
+    with pytest.raises(CnncError, match=r"cannot read .*none\.json: no such file"):
         read_tuning(tmp_path / "none.json", AVX2)
 
 

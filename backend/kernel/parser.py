@@ -4,7 +4,8 @@ A recursive descent parser over the tokens of tokens.py; line breaks mean no mor
 checks the grammar only: whether names exist and lanes agree is check.py's question.
 
     kernel    := "kernel" name "(" [buffer {"," buffer}] ")" block
-    buffer    := ("read" | "write" | "readwrite" | "scratch") name ":" dtype "[" integers "]" ["pitch" integer]
+    buffer    := access name ":" dtype "[" integers "]" ["pitch" integer]
+    access    := "read" | "write" | "readwrite" | "scratch"
     block     := "{" {statement} "}"
     statement := ["parallel"] "for" name "in" bound ".." bound ["step" integer] ["images" integer] block
                | "reg" name ":" "f32x"lanes "[" integers "]" "=" literal

@@ -16,9 +16,9 @@ from cnnc.ir.types import TensorType
 
 
 def as_arrays(site: Site, shape: tuple[int, ...], others: Mapping[int, tuple[int, ...]]) -> Site:
-    """The site with results, and operands of their type, seen as arrays of that shape, and as given the operands
-    with the numbers in `others`. What has another type stays. Raises UnsupportedError if whole tensors lie
-    differently."""
+    """The site with results, and operands of their type, seen as arrays of that shape, and as given the
+    operands with the numbers in `others`. What has another type stays. Raises UnsupportedError if whole
+    tensors lie differently."""
     result = site.results[0]
 
     def whole(tensor: Tensor) -> Tensor:

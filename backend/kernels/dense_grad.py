@@ -8,10 +8,12 @@ scratch memory.
 
 from __future__ import annotations
 
-from cnnc.backend.kernel.builder import KernelBuilder
-from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Affine, Kernel
+from collections.abc import Callable
+
+from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
+from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Affine, Kernel, affine
 from cnnc.backend.kernels.arrays import as_arrays
-from cnnc.backend.kernels.dense import PREFETCH_BYTES, row_tiles, tiles_cycles
+from cnnc.backend.kernels.dense import row_tiles, tiles_cycles
 from cnnc.backend.kernels.direct import unpacked_input_grad
 from cnnc.backend.kernels.loops import each_run, vectors
 from cnnc.backend.kernels.region import Epilogue, Region, point
@@ -26,8 +28,10 @@ LINE = SCRATCH_ALIGNMENT // 4
 PARTS = 16
 """Iterations of the parallel nest to aim at."""
 
+FEW_STEPS = 8
 STEPS = 32
-"""Vectors of maps that a tile adds up in registers: the sums' loads and stores weigh little beside them."""
+"""Vectors of maps that a tile adds up in registers, for few rows and for many: the sums are loaded and stored that
+much less often. With few rows memory sets the pace, and likes to be read in long runs."""
 
 
 def dense_input_grad(site: Site) -> Kernel:
@@ -51,52 +55,71 @@ class _InputGrad:
         self.k = KernelBuilder(self.region.body.name if self.region.epilogue else site.op.name)
         self.arguments = declare(self.k, site)
         self.dy, self.w = (self.arguments.operands[self.region.operand(i)] for i in (0, 1))
-        self.rows, self.maps = self.dy.buffer.shape
+        rows, self.maps = self.dy.buffer.shape
+        self.images = site.images if site.exact_images else 0
+        self.rows = 1 if self.images else rows
         self.blocks, self.channels, self.block = self.w.buffer.shape
         self.lanes = min(self.target.lanes, self.block)
-        self.part = self._channels_of_a_part()
-        most = self._channels_of_a_tile()
-        self.row_sizes = row_tiles(self.target, self.rows, most)
-        self.most = most
-        self.chunks = split(self.blocks, max(1, STEPS * self.lanes // self.block))
+        self.width = self._channels_of_a_tile()
+        self.row_sizes = row_tiles(self.target, self.rows, self.width)
+        has_few_rows = 4 * self.rows * FEW_STEPS * self.lanes <= self.target.l1_bytes // 4
+        self.part = self._channels_of_a_part(has_few_rows)
+        steps = FEW_STEPS if has_few_rows else STEPS
+        self.chunks = split(self.blocks, max(1, steps * self.lanes // self.block))
         self.gradients = self.k.scratch("gradients", (self.rows, self.chunks[0] * self.block + LINE))
         self.sums = self.k.scratch("sums", (self.rows, self.part, self.lanes))
         self.totals = self.k.scratch("totals", (self.rows, self.part))
-
-    def _channels_of_a_part(self) -> int:
-        """As many as leave enough parts, and whose sums fill a quarter of the second-level cache at most."""
-        held = self.target.l2_bytes // (4 * 4 * self.rows * self.lanes)
-        return max(1, min(-(-self.channels // PARTS), held))
+        copied = (self.chunks[0], self.part, self.block)
+        self.copies = None if has_few_rows else self.k.scratch("weights", copied)
 
     def _channels_of_a_tile(self) -> int:
-        candidates = (c for c in range(1, self.part + 1) if fits(self.target, RegisterTile(1, c)))
-        return min(candidates, key=lambda c: (tiles_cycles(self.target, self.rows, c) / c, c))
+        """Of tiles that are equally fast those that load least."""
+        def cost(width: int) -> tuple[float, float]:
+            sizes = row_tiles(self.target, self.rows, width)
+            cycles = tiles_cycles(self.target, self.rows, width)
+            return cycles / width, sum(size + width for size in sizes) / width
+
+        candidates = (c for c in range(1, min(self.channels, self.target.registers) + 1) if fits(self.target, RegisterTile(1, c)))
+        return min(candidates, key=cost)
+
+    def _channels_of_a_part(self, has_few_rows: bool) -> int:
+        """As many as leave enough parts, and whose sums fill half of the first-level cache or a quarter of the
+        second at most."""
+        held = self.target.l1_bytes // 2 if has_few_rows else self.target.l2_bytes // 4
+        return max(1, min(-(-self.channels // PARTS), held // (4 * self.rows * self.lanes)))
 
     def build(self) -> Kernel:
         parts = -(-self.channels // self.part)
         with self.k.loop("part", 0, parts, parallel=True) as part:
-            each_part(self.k, part, parts, self.channels, self.part, self._part)
+            if self.images:
+                with self.k.loop("n", 0, self.images, parallel=True, images=1) as image:
+                    self._parts(part, parts, image)
+            else:
+                self._parts(part, parts, affine(0))
         return self.k.build()
 
-    def _part(self, number: Affine, channels: int) -> None:
+    def _parts(self, part: Affine, parts: int, row: Affine) -> None:
+        """One part of the channels of all rows, which begin with `row`."""
+
+        def body(number: Affine, channels: int) -> None:
+            self._part(number, channels, row)
+
+        each_part(self.k, part, parts, self.channels, self.part, body)
+
+    def _part(self, number: Affine, channels: int, row: Affine) -> None:
         """The gradients of some channels."""
         first, zero = number * self.part, self.k.constant(0.0, self.lanes)
-        with self.k.loop("row", 0, self.rows) as row, self.k.loop("channel", 0, channels) as channel:
-            self.sums.store((row, channel, 0), zero)
+        with self.k.loop("row", 0, self.rows) as i, self.k.loop("channel", 0, channels) as channel:
+            self.sums.store((i, channel, 0), zero)
 
         def chunk(block: Affine, count: int) -> None:
-            self._copy(block, count)
-            each_run(
-                self.k,
-                "tile",
-                split(channels, self.most),
-                lambda channel, width: self._tiles((block, count), first, channel, width),
-            )
+            self._copy(row, block, count)
+            self._tiles((block, count), first, channels)
 
         each_run(self.k, "blocks", self.chunks, chunk)
-        self._finish(first, channels)
+        self._finish(row, first, channels)
 
-    def _copy(self, first: Affine, count: int) -> None:
+    def _copy(self, first_row: Affine, first: Affine, count: int) -> None:
         """dy for some blocks, zeros where a block has no map; in dy itself rows may share cache sets."""
         k, lanes = self.k, self.lanes
         with k.loop("row", 0, self.rows) as row, k.loop("block", 0, count) as inside:
@@ -106,19 +129,48 @@ class _InputGrad:
                 for start in range(0, self.block, lanes):
                     value = k.constant(0.0, lanes)
                     if start in tiles:
-                        value = self.dy.load((row, number * self.block + start), lanes, tiles[start])
+                        value = self.dy.load((first_row + row, number * self.block + start), lanes, tiles[start])
                     self.gradients.store((row, inside * self.block + start), value)
 
             each_part(k, first + inside, self.blocks, self.maps, self.block, block)
 
-    def _tiles(self, blocks: tuple[Affine, int], first: Affine, channel: Affine, width: int) -> None:
-        """Add the products of some blocks to the sums of `width` channels, tile by tile of rows."""
-        each_run(
-            self.k,
-            "rows",
-            self.row_sizes,
-            lambda row, height: self._tile(blocks, first, (row, height), (channel, width)),
-        )
+    def _tiles(self, blocks: tuple[Affine, int], first: Affine, channels: int) -> None:
+        """Add the products of some blocks to the sums of all channels. Gradients of few rows stay in the
+        first-level cache, of many rows those of a tile."""
+
+        def rows(body: Callable[[Affine, int], None]) -> None:
+            each_run(self.k, "rows", self.row_sizes, body)
+
+        def columns(body: Callable[[Affine, int], None]) -> None:
+            each_run(self.k, "tile", split(channels, self.width), body)
+
+        if self.copies is None:
+            columns(lambda k, width: rows(lambda n, height: self._tile(blocks, first, (n, height), (k, width))))
+            return
+        self._copy_weights(self.copies, blocks, first, channels)
+        rows(lambda n, height: columns(lambda k, width: self._tile(blocks, first, (n, height), (k, width))))
+
+    def _copy_weights(
+        self, copies: BufferHandle, blocks: tuple[Affine, int], first: Affine, channels: int
+    ) -> None:
+        """Weights that several tiles of rows read: those of different blocks may share cache sets."""
+        k, (block, count) = self.k, blocks
+        with k.once_or_loop("block", count) as inside, k.loop("channel", 0, channels) as channel:
+            for start in range(0, self.block, self.lanes):
+                value = self.w.load((block + inside, first + channel, start), self.lanes)
+                copies.store((inside, channel, start), value)
+
+    def _weights(
+        self, place: tuple[Affine, Affine], first: Affine, channel: Affine, start: int, count: int
+    ) -> Vec:
+        """A vector of weights: a block by its number and inside the chunk of `count`, which are asked for in the
+        next chunk as well."""
+        block, inside = place
+        if self.copies is not None:
+            return self.copies.load((inside, channel, start), self.lanes)
+        if start % LINE == 0:
+            self.w.prefetch((block + count, first + channel, start))
+        return self.w.load((block, first + channel, start), self.lanes)
 
     def _tile(
         self, blocks: tuple[Affine, int], first: Affine, rows: tuple[Affine, int], channels: tuple[Affine, int]
@@ -126,15 +178,11 @@ class _InputGrad:
         """Add the products of some blocks to the sums of one tile."""
         k, (row, height), (channel, width), (block, count) = self.k, rows, channels, blocks
         acc = k.register("acc", self.lanes, (height, width))
-        ahead = max(1, PREFETCH_BYTES // (4 * self.block))
         with k.once_or_loop("block", count) as inside:
             for start in range(0, self.block, self.lanes):
                 weights = [
-                    self.w.load((block + inside, first + channel + j, start), self.lanes) for j in range(width)
+                    self._weights((block + inside, inside), first, channel + j, start, count) for j in range(width)
                 ]
-                if start % LINE == 0:
-                    for j in range(width):
-                        self.w.prefetch((block + inside, first + channel + (j + ahead), start))
                 for i in range(height):
                     gradient = self.gradients.load((row + i, inside * self.block + start), self.lanes)
                     for j, weight in enumerate(weights):
@@ -144,7 +192,7 @@ class _InputGrad:
                 place = (row + i, channel + j, 0)
                 self.sums.store(place, acc[i, j] + self.sums.load(place, self.lanes))
 
-    def _finish(self, first: Affine, channels: int) -> None:
+    def _finish(self, first_row: Affine, first: Affine, channels: int) -> None:
         """Add up the lanes of each sum, and hand the gradients to the epilogue."""
         k, lanes, totals = self.k, self.target.lanes, self.totals
         epilogue = Epilogue(k, self.region, self.arguments)
@@ -154,7 +202,7 @@ class _InputGrad:
 
             def finish(start: Affine, count: int) -> None:
                 value = totals.load((row, start), lanes, count)
-                epilogue.finish({point(row, first + start): value}, count)
+                epilogue.finish({point(first_row + row, first + start): value}, count)
 
             vectors(k, channels, lanes, finish)
 

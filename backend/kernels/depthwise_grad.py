@@ -14,13 +14,13 @@ from functools import cached_property
 
 from cnnc.backend.kernel.builder import KernelBuilder, Tile
 from cnnc.backend.kernel.ir import Affine, Kernel
+from cnnc.backend.kernels.arrays import as_arrays
 from cnnc.backend.kernels.columns import Run, column_runs, meeting_columns
 from cnnc.backend.kernels.contraction import Contraction
 from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.rows import each_part, where_inside
 from cnnc.backend.kernels.site import Site, declare
 from cnnc.backend.kernels.tiles import usable_registers
-from cnnc.backend.kernels.arrays import as_arrays
 from cnnc.errors import UnsupportedError
 from cnnc.ir.layout import CHANNELS_LAST
 

@@ -34,7 +34,6 @@ from cnnc.backend.kernels.weights import Weights
 from cnnc.ir.layout import CHANNELS_LAST, Layout
 from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad
-from cnnc.ops.dense import Dense, DenseInputGrad
 
 STRAIGHT_CHANNELS = 8
 """Up to so many channels the loop over them is unrolled whole, and over the columns of the filter that reach
@@ -65,19 +64,9 @@ def convolution(site: Site, shape: Contraction) -> Kernel:
     return depthwise(site, shape) if shape.is_depthwise else direct(site, shape)
 
 
-def dense_product(site: Site) -> Kernel:
-    """x [N,*S] times w [O,*S], both with the elements of S in the same order."""
+def unpacked_input_grad(site: Site) -> Kernel:
+    """Of a dense layer: dy [N,O] times w [O,*S], w not packed, in the order of the result's elements."""
     region = Region(site)
-    assert isinstance(region.anchor, Dense)
-    x, w = region.anchor_tensor(0).type, region.anchor_tensor(1).type
-    shape = dense(x.shape[0], x.size // x.shape[0], w.shape[0], apart=site.exact_images)
-    return direct(_with_matrix(site, region), shape)
-
-
-def dense_input_grad(site: Site) -> Kernel:
-    """dy [N,O] times w [O,*S], w in the order of the result's elements."""
-    region = Region(site)
-    assert isinstance(region.anchor, DenseInputGrad)
     dy, w = region.anchor_tensor(0).type, region.anchor_tensor(1).type
     shape = dense(dy.shape[0], w.shape[0], w.size // w.shape[0], apart=site.exact_images)
     return direct(_with_matrix(site, region), replace(shape, flipped=True))

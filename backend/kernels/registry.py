@@ -15,7 +15,8 @@ from cnnc.backend.kernel.conflicts import prove_no_conflicts
 from cnnc.backend.kernel.ir import Kernel
 from cnnc.backend.kernels.concat import concat, take_slice
 from cnnc.backend.kernels.dense import dense_product
-from cnnc.backend.kernels.direct import conv2d, conv2d_input_grad, dense_input_grad
+from cnnc.backend.kernels.dense_grad import dense_input_grad
+from cnnc.backend.kernels.direct import conv2d, conv2d_input_grad
 from cnnc.backend.kernels.dropout import dropout_mask
 from cnnc.backend.kernels.elementwise import elementwise
 from cnnc.backend.kernels.losses import (

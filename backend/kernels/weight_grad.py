@@ -23,7 +23,6 @@ from cnnc.backend.kernels.loops import each_run
 from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.site import Site, channel_tiles, declare
 from cnnc.backend.kernels.tiles import split
-from cnnc.backend.kernels.weight_grad_parts import Work, choose_chunks, choose_parts, rows_of_a_tile
 from cnnc.backend.kernels.weight_grad_operands import (
     Chunk,
     Gradients,
@@ -37,6 +36,7 @@ from cnnc.backend.kernels.weight_grad_operands import (
     segments,
     source_row,
 )
+from cnnc.backend.kernels.weight_grad_parts import Work, choose_chunks, choose_parts, rows_of_a_tile
 from cnnc.ops.conv import Conv2dWeightGrad
 from cnnc.ops.dense import DenseWeightGrad
 from cnnc.ops.partial import PartialWeightGrad

@@ -27,7 +27,7 @@ class Trait(enum.Enum):
     JOIN = "the result is the operands one behind the other along `axis`"
     PART = "the result is the operand's elements from `start` on along `axis`"
     EPILOGUE = "a kernel that can apply a fused elementwise epilogue to its result"
-    UPDATE = "the same, for epilogues that read whole tensors and scalars only; it may write over such a tensor"
+    UPDATE = "the same, for epilogues that read whole tensors and scalars only; may write over such a tensor"
 
 
 class Emitter(Protocol):

@@ -12,7 +12,7 @@ from enum import Enum
 
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ir.layout import Layout
-from cnnc.ir.op import Op, Trait
+from cnnc.ir.op import Trait
 from cnnc.ir.types import TensorType
 
 ALIGNMENT = 64

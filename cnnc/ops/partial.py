@@ -23,8 +23,8 @@ from cnnc.ops.reduce import Broadcast
 
 @dataclass(frozen=True)
 class PartialWeightGrad(Conv2dWeightGrad):
-    """dy [N,O,H',W'], x [N,C,H,W] -> [P,O,C/groups,Kh,Kw]: the weight gradient of each of P = `parts` groups of
-    N/P neighbouring images."""
+    """dy [N,O,H',W'], x [N,C,H,W] -> [P,O,C/groups,Kh,Kw]: the weight gradient of each of P = `parts`
+    groups of N/P neighbouring images."""
 
     name: ClassVar[str] = "partial_weight_grad"
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.CONTRACTION})

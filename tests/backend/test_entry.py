@@ -13,7 +13,7 @@ from cnnc.backend.emit import iterations
 from cnnc.backend.entry import declarations, entry_ir, params_from_file, params_in_text, unpack_ir
 from cnnc.backend.kernel.ir import Access, Buffer
 from cnnc.backend.llvm import CodeGenerator, Jit, host
-from cnnc.backend.lower import Program
+from cnnc.backend.lower import Program, lower
 from cnnc.backend.target import TARGETS
 from cnnc.errors import UnsupportedError
 from cnnc.ir.builder import GraphBuilder
@@ -45,6 +45,20 @@ def test_an_entry_takes_every_port_and_the_three_blocks() -> None:
     assert text.startswith(wanted)
     bases = re.findall(r"getelementptr i8, ptr (%\w+),", text)
     assert {"%in0", "%out0", "%params", "%workspace"} == set(bases)
+
+
+def test_a_program_of_any_batch_is_told_the_number_of_images_and_forks_for_enough() -> None:
+    whole = lower(program(10**9).plan, program(0).target, 2)
+    work = max(call.flops for call in whole.calls)
+    for fork_flops, forks in ((work // 2, "ptr %pool"), (work, "ptr %pool"), (work + 1, None)):
+        eager = replace(whole, target=replace(whole.target, fork_flops=fork_flops))
+        text = entry_ir("net_run", "net", eager)
+        assert text.startswith("define void @net_run(i64 %given, ptr %in0, ptr %out0, ptr %params,")
+        assert text.count("i64 %images") >= len(whole.calls)
+        assert ("@net_parallel(ptr %pool" in text) == (forks is not None)
+        assert ("ptr %pool, ptr null" in text) == (fork_flops == work)
+    fixed = entry_ir("net_step", "net", program(0))
+    assert "%images" not in fixed and "%given" not in fixed
 
 
 def test_a_program_without_calls_is_an_empty_function() -> None:

@@ -43,9 +43,8 @@ def keeps_apart(op: Op) -> bool:
 
 def graph_of(sample: Sample) -> Graph | None:
     """The sample's op on `BATCH` images, what may hold none as params; None for one that mixes images."""
-    builder, most = GraphBuilder("sample"), next(
-        (IMAGE_OPERANDS[kind] for kind in type(sample.op).__mro__ if kind in IMAGE_OPERANDS), 1
-    )
+    builder, kinds = GraphBuilder("sample"), type(sample.op).__mro__
+    most = next((IMAGE_OPERANDS[kind] for kind in kinds if kind in IMAGE_OPERANDS), 1)
     rank = max((t.rank for t in sample.operands), default=0)
     operands = [
         builder.input(f"x{i}", t) if i < most and t.rank == rank else builder.param(f"x{i}", t)

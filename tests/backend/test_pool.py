@@ -268,7 +268,8 @@ def test_every_task_is_told_the_number_of_images(code: Code, threads: int | None
     fork = code.native.function("fork", None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2, ctypes.c_void_p)
     with code.pool(threads) if threads else nullcontext() as pool:
         for images in (1, 5, 2**40):
-            within(10, partial(fork, pool, code.native.address("tell"), cells.ctypes.data, count, images, None))
+            tell = code.native.address("tell")
+            within(10, partial(fork, pool, tell, cells.ctypes.data, count, images, None))
             np.testing.assert_array_equal(cells, images)
 
 

@@ -37,7 +37,8 @@ def broken(body: str) -> str:
         ("parallel for i in 1..2 images 1 {}", "a loop over images counts from 0 in steps of 1"),
         ("parallel for i in 0..4 step 2 images 1 {}", "a loop over images counts from 0 in steps of 1"),
         (
-            "parallel for i in 0..2 images 1 { parallel for j in 0..2 { parallel for n in 0..2 images 3 {} } }",
+            "parallel for i in 0..2 images 1 { parallel for j in 0..2 { "
+            "parallel for n in 0..2 images 3 {} } }",
             "parallel for n in 0..2 images 3: inside another loop over images",
         ),
         ("a = add x4 b, 1.0", "kernel k: a = add x4 b, 1.0: there is no value b here"),
