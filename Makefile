@@ -10,7 +10,7 @@ demo: $(VENV)/demo
 	$(BIN)/python examples/demo.py
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 # Types are checked on the package as it is installed, where its folders are in their places.
 lint: $(VENV)/test

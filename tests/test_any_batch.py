@@ -125,6 +125,7 @@ def test_networks(make: Callable[[], Network], batch: int, target: Target, cache
     AnyBatch(make(), batch, replace(target, fork_flops=0), cache=cache).check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ZOO, ids=lambda entry: entry.name)
 def test_examples(entry: Entry, cache: ObjectCache) -> None:
     AnyBatch(entry.declare(entry.small), 3, llvm.host(), cache=cache).check()

@@ -47,13 +47,14 @@ NOISE, DRAWS = 3e-6, 8
 """Of the largest magnitude of an array: what stands for rounding."""
 
 ROUNDINGS = 8
-"""How much farther from float64 results may be than those of the references in float32: the gradient of a mean
-of normalized values, say, is nothing but rounding."""
+"""How much farther from float64 results may be than those of the references in float32: the gradient of a
+mean of normalized values, say, is nothing but rounding."""
 
 TINY = float(np.finfo(float).tiny)
 
 KERNELS = {
     "direct": (),
+    "by images": (),
     "winograd 4x4": ((3, 3),),
     "winograd 2x2": ((3, 3),),
     "winograd 4x1": ((3, 1),),
@@ -108,20 +109,26 @@ def check_network(network: RandomNetwork, target: Target, algorithm: str) -> Non
 
 
 def check_forward(network: RandomNetwork, target: Target, preferences: Preferences) -> None:
+    """On one thread and on two, and for fewer images than the batch: the same bits."""
     graph = network.forward
     feeds, params = arrays(graph.inputs, 0), arrays(graph.params, 1)
     compiled = inference_unit(source_of(graph), network.batch, target, preferences)
     code = Code.of(compiled.unit, compiled.workspace_bytes, ObjectCache(None))
-    plan, runs = compiled.main.plan, []
-    for threads in (1, 2):
-        native = Native(code, threads)
+
+    def outputs(threads: int, images: int) -> Array:
+        native, plan = Native(code, threads), compiled.main.plan
         block = native.packed(compiled.given(params), plan.param_bytes)
-        entry = BoundEntry(native, "run", plan, feeds, block, network.batch)
+        entry = BoundEntry(native, "run", plan, feeds, block, images)
         entry()
-        runs.append(entry.outputs)
-    for value, found, other in zip(graph.outputs, *runs, strict=True):
-        assert_same_bits(found, other)
-        assert_close(found, exact(graph, feeds, params).outputs[value.name], FORWARD_LIMIT, value.name)
+        return entry.outputs[0]
+
+    found, (value,) = outputs(1, network.batch), graph.outputs
+    assert_close(found, exact(graph, feeds, params).outputs[value.name], FORWARD_LIMIT, value.name)
+    assert_same_bits(outputs(2, network.batch), found)
+    for images in {1, network.batch - 1} - {0}:
+        some = outputs(2, images)
+        assert_same_bits(some[:images], found[:images])
+        assert not some[images:].any(), "written behind the last image"
 
 
 def check_training(network: RandomNetwork, target: Target, preferences: Preferences) -> None:

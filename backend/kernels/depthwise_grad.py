@@ -124,9 +124,9 @@ class _DepthwiseGrad:
             for lines in column_runs(self.row_phase, self.shape.source[0], 1):
                 if any(lines.reach[r] for r in part.rows):
                     with k.once_or_loop("y", lines.count) as line:
-                        place = part.vector.strip * images + image, line + lines.first
+                        row = part.vector.strip * images + image, line + lines.first
                         for run in runs:
-                            self._row(acc, part, place, lines, run)
+                            self._row(acc, part, row, lines, run)
         epilogue, vector = Epilogue(k, self.region, self.arguments), part.vector
         for i, s in itertools.product(range(len(part.rows)), range(kw)):
             total = acc[0, i, s]

@@ -56,12 +56,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Parts:
-    """A division of the weights: `rows` filter rows by `length` of each segment by `blocks` blocks of maps."""
+    """A division of the weights: `rows` filter rows by `length` of each segment, which takes `tile_cycles` per
+    pixel and block, by `blocks` blocks of maps."""
 
     work: Work
     rows: int
     length: int
     blocks: int
+    tile_cycles: float
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -88,7 +90,7 @@ class Parts:
     def cycles(self, target: Target) -> float:
         """Of one iteration: the tiles', and until their operands have come from other caches or from memory."""
         work, pixels = self.work, math.prod(self.work.pixels)
-        tiles = tile_cycles(target, self.length, work.vectors) * work.segments * self.rows * self.blocks
+        tiles = self.tile_cycles * work.segments * self.rows * self.blocks
         loads = self.pixel_bytes / LINE * LINE_CYCLES
         every = work.strips * pixels * work.groups * work.blocks * work.block * 4
         streamed = self.pixel_bytes / target.memory_bytes_per_cycle if every > CACHED * target.l2_bytes else 0.0
@@ -107,13 +109,16 @@ def choose_parts(target: Target, work: Work) -> Parts:
         excess = max(0, parts.sums_bytes - target.l2_bytes // 4)
         return excess, parts.cost(target), parts.number
 
-    return min(_divisions(work), key=rank)
+    return min(_divisions(target, work), key=rank)
 
 
-def _divisions(work: Work) -> Iterator[Parts]:
-    lengths = (d for d in range(1, work.length + 1) if work.length % d == 0)
-    for rows, length, blocks in product({1, work.rows}, lengths, range(1, work.blocks + 1)):
-        yield Parts(work, rows, length, blocks)
+def _divisions(target: Target, work: Work) -> Iterator[Parts]:
+    """Equal lengths, and of as many parts along the maps the most equal."""
+    numbers = {-(-work.blocks // parts) for parts in range(1, work.blocks + 1)}
+    for length in (d for d in range(1, work.length + 1) if work.length % d == 0):
+        cycles = tile_cycles(target, length, work.vectors)
+        for rows, blocks in product(sorted({1, work.rows}), sorted(numbers)):
+            yield Parts(work, rows, length, blocks, cycles)
 
 
 @dataclass(frozen=True)

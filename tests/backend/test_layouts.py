@@ -58,7 +58,7 @@ def tags(found: LayoutRule) -> str:
         (Conv2dWeightGrad(kernel=(3, 3)), (f32(1, 64, 56, 56), f32(1, 3, 58, 58)), "acdb acdb -> Acdb16a"),
         (Dense(), (f32(64, 16, 5, 5), f32(16, 16, 5, 5)), "acdb Acdb16a -> ab"),
         (Dense(), (f32(64, 120), f32(10, 120)), "ab Ab16a -> ab"),
-        (DenseInputGrad(), (f32(64, 10), f32(10, 16, 5, 5)), "ab acdb -> acdb"),
+        (DenseInputGrad(), (f32(64, 10), f32(10, 16, 5, 5)), "ab Acdb16a -> acdb"),
         (DenseWeightGrad(), (f32(64, 10), f32(64, 120)), "ab ab -> Ab16a"),
         (MaxPool2d((2, 2), (2, 2)), (f32(1, 3, 4, 4),), "acdb -> acdb"),
         (Softmax(), (f32(1, 3),), "ab -> ab"),

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cnnc.backend.algorithms import Algorithms
+from cnnc.backend.emit import iterations
+from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.layouts import LayoutRules
 from cnnc.backend.target import TARGETS, Target
 from cnnc.errors import ShapeError
@@ -17,6 +20,7 @@ from cnnc.ops import OPS
 from cnnc.ops.conv import Conv2d, Conv2dWeightGrad
 from cnnc.ops.dense import DenseWeightGrad
 from cnnc.passes.assign_layouts import Tensors
+from cnnc.passes.choose_algorithms import ChooseAlgorithms
 from cnnc.pipeline import compile_graph
 from tests.kernel_sites import check_sample, check_site, site_of
 from tests.native_kernels import on_runnable_targets, run_natively
@@ -111,3 +115,44 @@ def test_forward_and_backward_agree_on_the_packing() -> None:
         forward = rules(Conv2d(), Tensors((x, w), (None, None), (y,)))
         backward = rules(Conv2dWeightGrad(kernel=(3, 3)), Tensors((y, x), (None, None), (w,)))
         assert backward.results[0] == forward.operands[1]
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_enough_iterations_to_share_out(target: Target) -> None:
+    """Also where there are few weights: then over the images."""
+    algorithms = ChooseAlgorithms(Algorithms(target))
+    for x, maps, kernel, stride, pad in (
+        (f32(8, 3, 224, 224), 64, 7, 2, 3),
+        (f32(8, 3, 224, 224), 32, 3, 2, 1),
+        (f32(8, 64, 56, 56), 256, 1, 1, 0),
+        (f32(8, 1024, 14, 14), 256, 1, 1, 0),
+        (f32(8, 128, 56, 56), 128, 3, 2, 1),
+    ):
+        conv = Conv2d((stride, stride), (pad,) * 4)
+        (dy,) = conv.infer(x, f32(maps, x.shape[1], kernel, kernel))
+        b = GraphBuilder("net")
+        op = Conv2dWeightGrad(conv.stride, conv.pad, kernel=(kernel, kernel))
+        dw = b.emit(op, b.input("dy", dy), b.input("x", x))
+        program = compile_graph(b.build([dw]), (algorithms,), target).program
+        counts = [iterations(c.kernel) for c in program.calls if c.node and isinstance(c.node.op, Conv2dWeightGrad)]
+        assert len(counts) == 1 and counts[0] >= 6
+
+
+def test_wide_maps_are_copied_chunk_by_chunk() -> None:
+    """The pixels of wide maps share sets of the first-level cache; those of narrow maps need no copies."""
+    target = TARGETS["avx2"]
+    for channels, maps, expected in ((1024, 256, {"source", "gradients", "sums"}), (96, 144, {"sums"})):
+        sample = Sample(Conv2dWeightGrad(kernel=(1, 1)), (f32(8, maps, 14, 14), f32(8, channels, 14, 14)))
+        kernel = kernel_for(site_of(sample, target, ("acdb", "acdb", "Acdb16a")))
+        assert {b.name for b in kernel.buffers if b.is_scratch} == expected
+
+
+@on_runnable_targets
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_copies_compiled(kernel: int, stride: int, target: Target) -> None:
+    conv = Conv2d((stride, stride), (kernel // 2,) * 4)
+    x = f32(3, 256, 13, 14)
+    (dy,) = conv.infer(x, f32(130, 256, kernel, kernel))
+    op = Conv2dWeightGrad(conv.stride, conv.pad, kernel=(kernel, kernel))
+    check_sample(Sample(op, (dy, x)), target, run=run_natively(target))
