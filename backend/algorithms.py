@@ -140,7 +140,8 @@ def _winograd_cycles(tile: _Pair, target: Target, layer: Layer, train: bool) -> 
     )
     weights = 4 * points * channels * maps
     transformed = weights / TRANSFORMED_BYTES_PER_CYCLE if train else 0.0
-    return choose_blocks(target, work, layer.images).cycles(target) + _streaming(target, weights) + transformed
+    products = choose_blocks(target, work, layer.images).cycles(target)
+    return products + _streaming(target, weights) + transformed
 
 
 def _winograd_weight_grad_cycles(
@@ -187,9 +188,8 @@ def image_parts(images: int) -> int:
 
 
 def _suits_parts(layer: Layer) -> bool:
-    """A weight gradient of several images, not depthwise."""
-    is_depthwise = layer.op.groups == layer.channels == layer.maps
-    return isinstance(layer.op, Conv2dWeightGrad) and image_parts(layer.images) > 1 and not is_depthwise
+    """A weight gradient of several images."""
+    return isinstance(layer.op, Conv2dWeightGrad) and image_parts(layer.images) > 1
 
 
 def _by_images(layer: Layer) -> Rewrite:

@@ -115,7 +115,7 @@ class LayoutRules:
         )
         rule, shape = self(op.anchor.op, anchor), anchor.results[0].shape
         lying = rule.results[0]
-        if isinstance(op.anchor.op, Conv2dWeightGrad | DenseWeightGrad):
+        if isinstance(op.anchor.op, Conv2dWeightGrad | DenseWeightGrad | WinogradWeightGrad):
             lying = _given_packing(lying, tensors, shape)
 
         def outside(type: TensorType) -> Layout:
@@ -131,8 +131,9 @@ class LayoutRules:
         """A depthwise convolution reads vectors of channels of its source, any other one single elements."""
         shape = _contraction(op, tensors)
         if isinstance(op, Conv2dWeightGrad):
-            is_partial = isinstance(op, PartialWeightGrad)
-            weights = _with_first_axis(self._packed_weights(shape)) if is_partial else self._weights(shape)
+            weights = self._weights(shape)
+            if isinstance(op, PartialWeightGrad):
+                weights = _with_first_axis(weights)
             return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (weights,))
         source = CHANNELS_LAST if shape.is_depthwise else _broadcast_source(tensors)
         return LayoutRule((source, self._weights(shape)), (CHANNELS_LAST,))
@@ -142,13 +143,9 @@ class LayoutRules:
         if shape.is_depthwise:
             return MAPS_LAST
         if not shape.flipped:
-            return self._packed_weights(shape)
+            return self.blocked("acdb", 0, shape.maps * shape.groups, shape.groups, tile_field(shape))
         weights = self.blocked("bcda", 1, shape.maps, 1, tile_field(shape))
         return weights if weights.block > 1 else CHANNELS_LAST  # a single map needs no packing
-
-    def _packed_weights(self, shape: Contraction) -> Layout:
-        """Those of a convolution in blocks of maps."""
-        return self.blocked("acdb", 0, shape.maps * shape.groups, shape.groups, tile_field(shape))
 
     def _winograd(
         self, op: WinogradWeights | WinogradConv2d | WinogradWeightGrad, tensors: Tensors
@@ -182,8 +179,8 @@ class LayoutRules:
         """Weights in blocks of maps of whatever size, or not packed at all."""
         dy, w = tensors.operands
         weights, dx = self._dense_weights(w, dy.shape[0]), channels_last(tensors.results[0])
-        given = tensors.layouts[1]
-        if given is not None and given.order.lower() == weights.order.lower() and given.blocked_axis in (0, None):
+        given = tensors.layouts[1] or weights
+        if given.order.lower() == weights.order.lower() and given.blocked_axis in (0, None):
             weights = given
         return LayoutRule((row_major(2), weights), (dx,))
 
@@ -238,7 +235,7 @@ def _contraction(op: Conv2d | Conv2dInputGrad | Conv2dWeightGrad, tensors: Tenso
 
 
 def _given_packing(weights: Layout, tensors: Tensors, shape: tuple[int, ...]) -> Layout:
-    """The layout that weights have already, if it differs from the one wanted in the size of its blocks only."""
+    """The layout that weights have already, if it is the one wanted but for the size of its blocks."""
     given = first_full(tensors.operands, tensors.layouts, shape)
     alike = given.order == weights.order and given.blocked_axis == weights.blocked_axis
     return given if alike else weights

@@ -48,7 +48,7 @@ def test_a_shared_library_computes_what_the_model_computes(tmp_path: Path) -> No
     x, y = np.arange(5, dtype=np.float32), np.zeros(2, np.float32)
     workspace = np.zeros(compiled.workspace_bytes + 64, np.uint8)
     pointers = [x.ctypes.data, y.ctypes.data, ctypes.addressof(params), -(-workspace.ctypes.data // 64) * 64]
-    library.two_way_run(*map(ctypes.c_void_p, pointers), None)
+    library.two_way_run(ctypes.c_int64(1), *map(ctypes.c_void_p, pointers), None)
     np.testing.assert_array_equal(y, compile(net, weights=weights, cache=False)(x[None])[0])
 
 

@@ -34,15 +34,16 @@ FEW_ROWS = 4
 """So many rows of x are read where they lie; more may push each other out of a set of the cache."""
 
 NEAR = 1.1
-"""A block for which all rows fit one tile is preferred if it costs at most so many times the best, and of these
-the narrowest: there are more of them to share out."""
+"""A block for which all rows fit one tile is preferred if it costs at most so many times the best, and of
+these the narrowest: there are more of them to share out."""
 
 
 def dense_vectors(target: Target, rows: int, width: int) -> int:
     """Vectors of a block of maps for products of `rows` rows, `width` vectors in all: two at least, for with
     one each FMA takes a broadcast of its own."""
     most = range(min(2, width), min(width, target.registers // 2) + 1)
-    costs = {v: -(-width // v) * tiles_cycles(target, rows, v) for v in most if fits(target, RegisterTile(1, v))}
+    fitting = [v for v in most if fits(target, RegisterTile(1, v))]
+    costs = {v: -(-width // v) * tiles_cycles(target, rows, v) for v in fitting}
     best = min(costs, key=lambda v: (costs[v], v))
     at_once = (v for v in costs if len(row_tiles(target, rows, v)) == 1 and costs[v] <= NEAR * costs[best])
     return min(at_once, default=best)
@@ -102,7 +103,8 @@ class _Product:
         self.rows = 1 if self.images else rows
         self.blocks, self.channels, self.block = self.w.buffer.shape
         self.lanes = min(self.target.lanes, self.block)
-        self.tiles = row_tiles(self.target, self.rows, len(channel_tiles(min(self.block, self.maps), self.lanes)))
+        vectors = len(channel_tiles(min(self.block, self.maps), self.lanes))
+        self.tiles = row_tiles(self.target, self.rows, vectors)
         self.part = max(1, self.blocks // PARTS)
 
     def build(self) -> Kernel:
@@ -156,8 +158,8 @@ class _Product:
             self._finish(block, row, [totals])
 
     def _longest_chunk(self) -> int:
-        """Channels of which caches hold what is read again: for the next block the copies, in a quarter of the
-        second level; for the next tile, if there are several, a block's weights, in half of the first."""
+        """Channels of which caches hold what is read again: for the next block the copies, in a quarter of
+        the second level; for the next tile, if there are several, a block's weights, in half of the first."""
         if len(self.tiles) == 1:
             return max(1, self.target.l2_bytes // (4 * 4 * self.rows))
         return max(1, self.target.l1_bytes // (2 * 4 * self.block))

@@ -1,9 +1,9 @@
 """Input gradients of dense layers, from the weights as the forward product has them: [blocks,K,B].
 
 dx[n, k] = sum over o of dy[n, o] * w[o, k]. Lanes run along the maps o: a register tile is some rows by some
-channels k, whose lanes are added up at the end. Each iteration of the parallel nest computes some channels. It
-takes a few blocks of maps at a time, so that weights are read once, in runs, and ahead of use; the sums wait in
-scratch memory.
+channels k, whose lanes are added up at the end. Each iteration of the parallel nest computes some channels.
+It takes a few blocks of maps at a time, so that weights are read once, in runs, and ahead of use; the sums
+wait in scratch memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cnnc.backend.kernels.direct import unpacked_input_grad
 from cnnc.backend.kernels.loops import each_run, vectors
 from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.rows import each_part
-from cnnc.backend.kernels.site import Site, channel_tiles, declare
+from cnnc.backend.kernels.site import Site, declare
 from cnnc.backend.kernels.tiles import RegisterTile, fits, split
 from cnnc.ops.dense import DenseInputGrad
 
@@ -30,8 +30,12 @@ PARTS = 16
 
 FEW_STEPS = 8
 STEPS = 32
-"""Vectors of maps that a tile adds up in registers, for few rows and for many: the sums are loaded and stored that
-much less often. With few rows memory sets the pace, and likes to be read in long runs."""
+"""Vectors of maps that a tile adds up in registers, for few rows and for many: the sums are loaded and stored
+that much less often. With few rows memory sets the pace, and likes to be read in long runs."""
+
+
+_Range = tuple[Affine, int]
+"""The first of some blocks, rows or channels, and how many."""
 
 
 def dense_input_grad(site: Site) -> Kernel:
@@ -74,17 +78,18 @@ class _InputGrad:
 
     def _channels_of_a_tile(self) -> int:
         """Of tiles that are equally fast those that load least."""
+
         def cost(width: int) -> tuple[float, float]:
             sizes = row_tiles(self.target, self.rows, width)
             cycles = tiles_cycles(self.target, self.rows, width)
             return cycles / width, sum(size + width for size in sizes) / width
 
-        candidates = (c for c in range(1, min(self.channels, self.target.registers) + 1) if fits(self.target, RegisterTile(1, c)))
-        return min(candidates, key=cost)
+        most = min(self.channels, self.target.registers)
+        return min((w for w in range(1, most + 1) if fits(self.target, RegisterTile(1, w))), key=cost)
 
     def _channels_of_a_part(self, has_few_rows: bool) -> int:
-        """As many as leave enough parts, and whose sums fill half of the first-level cache or a quarter of the
-        second at most."""
+        """As many as leave enough parts, and whose sums fill half of the first-level cache or a quarter of
+        the second at most."""
         held = self.target.l1_bytes // 2 if has_few_rows else self.target.l2_bytes // 4
         return max(1, min(-(-self.channels // PARTS), held // (4 * self.rows * self.lanes)))
 
@@ -125,16 +130,14 @@ class _InputGrad:
         with k.loop("row", 0, self.rows) as row, k.loop("block", 0, count) as inside:
 
             def block(number: Affine, maps: int) -> None:
-                tiles = dict(channel_tiles(maps, lanes))
                 for start in range(0, self.block, lanes):
-                    value = k.constant(0.0, lanes)
-                    if start in tiles:
-                        value = self.dy.load((first_row + row, number * self.block + start), lanes, tiles[start])
+                    valid, place = min(lanes, maps - start), (first_row + row, number * self.block + start)
+                    value = self.dy.load(place, lanes, valid) if valid > 0 else k.constant(0.0, lanes)
                     self.gradients.store((row, inside * self.block + start), value)
 
             each_part(k, first + inside, self.blocks, self.maps, self.block, block)
 
-    def _tiles(self, blocks: tuple[Affine, int], first: Affine, channels: int) -> None:
+    def _tiles(self, blocks: _Range, first: Affine, channels: int) -> None:
         """Add the products of some blocks to the sums of all channels. Gradients of few rows stay in the
         first-level cache, of many rows those of a tile."""
 
@@ -144,15 +147,16 @@ class _InputGrad:
         def columns(body: Callable[[Affine, int], None]) -> None:
             each_run(self.k, "tile", split(channels, self.width), body)
 
+        def tile(*place: _Range) -> None:
+            self._tile(blocks, first, *place)
+
         if self.copies is None:
-            columns(lambda k, width: rows(lambda n, height: self._tile(blocks, first, (n, height), (k, width))))
+            columns(lambda k, width: rows(lambda n, height: tile((n, height), (k, width))))
             return
         self._copy_weights(self.copies, blocks, first, channels)
-        rows(lambda n, height: columns(lambda k, width: self._tile(blocks, first, (n, height), (k, width))))
+        rows(lambda n, height: columns(lambda k, width: tile((n, height), (k, width))))
 
-    def _copy_weights(
-        self, copies: BufferHandle, blocks: tuple[Affine, int], first: Affine, channels: int
-    ) -> None:
+    def _copy_weights(self, copies: BufferHandle, blocks: _Range, first: Affine, channels: int) -> None:
         """Weights that several tiles of rows read: those of different blocks may share cache sets."""
         k, (block, count) = self.k, blocks
         with k.once_or_loop("block", count) as inside, k.loop("channel", 0, channels) as channel:
@@ -163,8 +167,8 @@ class _InputGrad:
     def _weights(
         self, place: tuple[Affine, Affine], first: Affine, channel: Affine, start: int, count: int
     ) -> Vec:
-        """A vector of weights: a block by its number and inside the chunk of `count`, which are asked for in the
-        next chunk as well."""
+        """A vector of weights of a block, given by its number and that inside the chunk of `count` blocks;
+        what the next chunk reads there is asked for."""
         block, inside = place
         if self.copies is not None:
             return self.copies.load((inside, channel, start), self.lanes)
@@ -172,25 +176,22 @@ class _InputGrad:
             self.w.prefetch((block + count, first + channel, start))
         return self.w.load((block, first + channel, start), self.lanes)
 
-    def _tile(
-        self, blocks: tuple[Affine, int], first: Affine, rows: tuple[Affine, int], channels: tuple[Affine, int]
-    ) -> None:
+    def _tile(self, blocks: _Range, first: Affine, rows: _Range, channels: _Range) -> None:
         """Add the products of some blocks to the sums of one tile."""
         k, (row, height), (channel, width), (block, count) = self.k, rows, channels, blocks
         acc = k.register("acc", self.lanes, (height, width))
         with k.once_or_loop("block", count) as inside:
             for start in range(0, self.block, self.lanes):
-                weights = [
-                    self._weights((block + inside, inside), first, channel + j, start, count) for j in range(width)
-                ]
+                place = (block + inside, inside)
+                weights = [self._weights(place, first, channel + j, start, count) for j in range(width)]
                 for i in range(height):
                     gradient = self.gradients.load((row + i, inside * self.block + start), self.lanes)
                     for j, weight in enumerate(weights):
                         acc[i, j] = k.fma(gradient, weight, acc[i, j])
         for i in range(height):
             for j in range(width):
-                place = (row + i, channel + j, 0)
-                self.sums.store(place, acc[i, j] + self.sums.load(place, self.lanes))
+                where = (row + i, channel + j, 0)
+                self.sums.store(where, acc[i, j] + self.sums.load(where, self.lanes))
 
     def _finish(self, first_row: Affine, first: Affine, channels: int) -> None:
         """Add up the lanes of each sum, and hand the gradients to the epilogue."""
@@ -205,5 +206,3 @@ class _InputGrad:
                 epilogue.finish({point(first_row + row, first + start): value}, count)
 
             vectors(k, channels, lanes, finish)
-
-

@@ -3,8 +3,8 @@
 dw[m, c, r, s] = sum over n, y, x of dy[n, m, y, x] * source[n, c, y*sh + r*dh - top, x*sw + s*dw - left]. A
 register tile holds some channels (or, of a source with few, columns of the filter times channels) by some
 vectors of maps. It adds up a chunk of pixels at a time, in one fixed order; weight_grad_parts.py says which.
-Taps outside the source are left out. The source is channels-last; the result is packed in blocks of maps, as a
-forward contraction wants its weights.
+Taps outside the source are left out. The source is channels-last; the result is packed in blocks of maps, as
+a forward contraction wants its weights.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def conv2d_weight_grad(site: Site) -> Kernel:
         op.pad[:2],
         op.dilation,
     )
-    if shape.is_depthwise and not isinstance(op, PartialWeightGrad):
+    if shape.is_depthwise:
         return depthwise_weight_grad(site, shape, strips)
     return _weight_grad(site, _in_columns(shape, strips) if shape.is_pointwise else shape, strips)
 
@@ -101,8 +101,8 @@ def _weight_grad(site: Site, shape: Contraction, strips: int) -> Kernel:
 
 @dataclass(frozen=True)
 class _Part:
-    """What one iteration computes: a strip and a group, and of these some filter rows, weights of each segment
-    and blocks of maps, of which the first are given."""
+    """What one iteration computes: a strip and a group, and of these some filter rows, weights of each
+    segment and blocks of maps, of which the first are given."""
 
     strip: Affine
     group: Affine
@@ -113,15 +113,11 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Block:
-    """A block of maps of a group: its number there and inside the part, and the maps of each of its vectors."""
+    """A block of maps of a group: its number there and inside the part, and the maps of each vector."""
 
     number: Affine
     inside: Affine
     counts: tuple[int, ...]
-
-    def tiles(self, lanes: int) -> Iterator[tuple[int, int]]:
-        """Where each vector begins in the block, and its maps."""
-        return ((v * lanes, count) for v, count in enumerate(self.counts))
 
 
 @dataclass(frozen=True)
@@ -190,9 +186,13 @@ class _WeightGrad:
                     return affine(0)
                 return nest.enter_context(self.k.loop(name, 0, extent, parallel=True))
 
-            strip, group, r = parallel("strip", self.strips), parallel("group", shape.groups), parallel("r", down)
-            start, block = parallel("channels", along) * parts.length, parallel("maps", across) * parts.blocks
-            part = _Part(strip, group, r, start, block)
+            part = _Part(
+                strip=parallel("strip", self.strips),
+                group=parallel("group", shape.groups),
+                r=parallel("r", down),
+                start=parallel("channels", along) * parts.length,
+                block=parallel("maps", across) * parts.blocks,
+            )
             self._clear_sums(part)
             self._chunks(part)
             self._finish_sums(part)
@@ -213,8 +213,8 @@ class _WeightGrad:
     def _chunk(self, part: _Part, chunk: Chunk) -> None:
         """Add the products of a chunk to all sums of the part."""
         for block in self._blocks(part):
-            inside, tiles = block.inside * self.block, tuple(block.tiles(self.lanes))
-            self.gradients.prepare(self.k, chunk, inside, self._map(part, block), tiles, self.lanes)
+            inside, map = block.inside * self.block, self._map(part, block)
+            self.gradients.prepare(self.k, chunk, inside, map, block.counts, self.lanes)
         for r in self._filter_rows():
             self.source.prepare(self.k, part.r + r, chunk, self._channel(part), self.site.target.lanes)
             for block in self._blocks(part):
@@ -276,22 +276,15 @@ class _WeightGrad:
     def _pixel(self, place: _Place, chunk: Chunk, pixel: Pixel, tile: tuple[Tile, int, int]) -> None:
         """Add one pixel's products to a tile: the registers, which of its sums, how many weights."""
         part, block, (acc, way, rows) = place.part, place.block, tile
+        inside, map, lanes = block.inside * self.block, self._map(part, block), self.lanes
         gradients = [
-            self.gradients.load(
-                chunk,
-                pixel,
-                block.inside * self.block + start,
-                self._map(part, block) + start,
-                self.lanes,
-                count,
-            )
-            for start, count in block.tiles(self.lanes)
+            self.gradients.load(chunk, pixel, inside + v * lanes, map + v * lanes, lanes, count)
+            for v, count in enumerate(block.counts)
         ]
         for i in range(rows):
-            inside = place.weight + i
-            value = self.source.splat(
-                chunk, pixel, place.segment, inside, self._channel(part) + inside, self.lanes
-            )
+            weight = place.weight + i
+            channel = self._channel(part) + weight
+            value = self.source.splat(chunk, pixel, place.segment, weight, channel, lanes)
             for v, gradient in enumerate(gradients):
                 acc[way, i, v] = self.k.fma(value, gradient, acc[way, i, v])
 
@@ -336,8 +329,8 @@ class _WeightGrad:
                         yield _Place(part, block, r, segment, weight)
 
     def _finish(self, place: _Place, totals: Sequence[Vec]) -> None:
-        """Hand the gradients of a weight to the epilogue, and store zeros where a block has no map at all. Blocks
-        of a group follow those of the group before."""
+        """Hand the gradients of a weight to the epilogue, and store zeros where a block has no map at all.
+        Blocks of a group follow those of the group before."""
         part, block = place.part, place.block
         number = block.number + part.group * (self.shape.maps // self.block)
         where = (part.strip, number, part.r + place.r, place.segment.number, part.start + place.weight)

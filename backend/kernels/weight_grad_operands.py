@@ -1,15 +1,15 @@
 """Where the tiles of a direct weight gradient find their operands: in the maps, or copied aside.
 
-The weights of a filter row are cut into segments that tiles run along. For a source of many channels these are
-the columns of the filter, and the pixels whose tap lies outside the source are left out. A source of few channels
-fills no tile; there the whole filter row is one segment, and source rows that are padded are copied to scratch
-memory with zeros on either side. Neighbouring pixels of wide maps lie so far apart that few of them fit the
-first-level cache, whose sets they share: the channels that a part needs of them are copied as well.
+The weights of a filter row are cut into segments that tiles run along. For a source of many channels these
+are the columns of the filter, and the pixels whose tap lies outside the source are left out. A source of few
+channels fills no tile; there the whole filter row is one segment, and source rows that are padded are copied
+to scratch memory with zeros on either side. Neighbouring pixels of wide maps lie so far apart that few of
+them fit the first-level cache, whose sets they share: the channels that a part needs are copied as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,8 +27,8 @@ LINE = SCRATCH_ALIGNMENT // 4
 
 @dataclass(frozen=True)
 class Segment:
-    """`length` weights of a filter row, `column` pixels behind its first; `columns` are those of a row of dy for
-    which they meet the source."""
+    """`length` weights of a filter row, `column` pixels behind its first; `columns` are those of a row of dy
+    for which they meet the source."""
 
     number: int
     column: int
@@ -48,7 +48,8 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Pixel:
-    """A pixel of dy, whose image and row count from the chunk's first, and the source row under the filter row."""
+    """A pixel of dy, whose image and row count from the chunk's first; the source row is that under the
+    filter row."""
 
     image: Affine
     row: Affine
@@ -86,7 +87,8 @@ def overhangs(shape: Contraction, axis: int) -> bool:
 
 @contextmanager
 def source_row(k: KernelBuilder, shape: Contraction, r: Affine, y: Affine) -> Iterator[Affine]:
-    """The source row under filter row `r` at row `y` of dy; what is written inside runs only if there is one."""
+    """The source row under filter row `r` at row `y` of dy; what is written inside runs only if there is
+    one."""
     (phase,) = shape.phases(0)
     row = affine(phase.source(y, r))
     if not phase.overhangs(shape.source[0]):
@@ -112,9 +114,9 @@ class Gradients:
         return cls(handle, k.scratch("gradients", size))
 
     def prepare(
-        self, k: KernelBuilder, chunk: Chunk, inside: Affine, map: Affine, tiles: tuple[tuple[int, int], ...], lanes: int
+        self, k: KernelBuilder, chunk: Chunk, inside: Affine, map: Affine, counts: Sequence[int], lanes: int
     ) -> None:
-        """Copy the vectors of a block, which begins at `map`, or inside the part at `inside`."""
+        """Copy vectors of `counts` maps, which begin at `map`, or inside the part at `inside`."""
         if self.copies is None:
             return
         columns = self.handle.buffer.shape[2]
@@ -123,13 +125,11 @@ class Gradients:
             k.once_or_loop("y", chunk.rows) as y,
             k.once_or_loop("x", columns) as x,
         ):
-            for start, count in tiles:
-                value = self.handle.load((chunk.image + n, chunk.row + y, x, map + start), lanes, count)
-                self.copies.store((n, y, x, inside + start), value)
+            for v, count in enumerate(counts):
+                place = (chunk.image + n, chunk.row + y, x, map + v * lanes)
+                self.copies.store((n, y, x, inside + v * lanes), self.handle.load(place, lanes, count))
 
-    def load(
-        self, chunk: Chunk, pixel: Pixel, inside: Affine, map: Affine, lanes: int, count: int
-    ) -> Vec:
+    def load(self, chunk: Chunk, pixel: Pixel, inside: Affine, map: Affine, lanes: int, count: int) -> Vec:
         """A vector of maps at a pixel; where it begins, inside the part and in dy."""
         if self.copies is not None:
             return self.copies.load((pixel.image, pixel.row, pixel.column, inside), lanes)
@@ -162,16 +162,19 @@ class Maps:
         if self.copies is None:
             return
         copies, shape = self.copies, self.shape
-        with k.once_or_loop("n", chunk.images) as n, k.once_or_loop("y", chunk.rows) as y:
-            with source_row(k, shape, r, chunk.row + y) as row:
-                with k.once_or_loop("x", copies.buffer.shape[2]) as x:
-                    column = x if shape.kernel[1] > 1 else x * shape.stride[1] - shape.origin[1]
+        with (
+            k.once_or_loop("n", chunk.images) as n,
+            k.once_or_loop("y", chunk.rows) as y,
+            source_row(k, shape, r, chunk.row + y) as row,
+            k.once_or_loop("x", copies.buffer.shape[2]) as x,
+        ):
+            column = x if shape.kernel[1] > 1 else x * shape.stride[1] - shape.origin[1]
 
-                    def copy(start: Affine, count: int) -> None:
-                        place = (chunk.image + n, row, column, channel + start)
-                        copies.store((n, y, x, start), self.handle.load(place, lanes, count), count)
+            def copy(start: Affine, count: int) -> None:
+                place = (chunk.image + n, row, column, channel + start)
+                copies.store((n, y, x, start), self.handle.load(place, lanes, count), count)
 
-                    vectors(k, self.length, lanes, copy)
+            vectors(k, self.length, lanes, copy)
 
     def splat(
         self, chunk: Chunk, pixel: Pixel, segment: Segment, inside: Affine, channel: Affine, lanes: int
@@ -210,19 +213,22 @@ class JoinedRows:
         left = shape.origin[1] * shape.channels
         right = min(width, left + shape.source[1] * shape.channels)
         zero = k.constant(0.0, lanes)
-        with k.once_or_loop("n", chunk.images) as n, k.once_or_loop("y", chunk.rows) as y:
-            with source_row(k, shape, r, chunk.row + y) as row:
+        with (
+            k.once_or_loop("n", chunk.images) as n,
+            k.once_or_loop("y", chunk.rows) as y,
+            source_row(k, shape, r, chunk.row + y) as row,
+        ):
 
-                def clear(start: Affine, count: int) -> None:
-                    copies.store((n, y, start), zero, count)
+            def clear(start: Affine, count: int) -> None:
+                copies.store((n, y, start), zero, count)
 
-                def copy(start: Affine, count: int) -> None:
-                    value = self.handle.load((chunk.image + n, row, start), lanes, count)
-                    copies.store((n, y, start + left), value, count)
+            def copy(start: Affine, count: int) -> None:
+                value = self.handle.load((chunk.image + n, row, start), lanes, count)
+                copies.store((n, y, start + left), value, count)
 
-                vectors(k, left, lanes, clear)
-                vectors(k, right - left, lanes, copy)
-                vectors(k, width - right, lanes, lambda start, count: clear(start + right, count))
+            vectors(k, left, lanes, clear)
+            vectors(k, right - left, lanes, copy)
+            vectors(k, width - right, lanes, lambda start, count: clear(start + right, count))
 
     def splat(
         self, chunk: Chunk, pixel: Pixel, segment: Segment, inside: Affine, channel: Affine, lanes: int

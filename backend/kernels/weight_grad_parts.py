@@ -38,9 +38,9 @@ CACHED = 8
 
 @dataclass(frozen=True)
 class Work:
-    """A weight gradient: `strips` times `pixels` (images, rows, columns) of dy; in each of `groups`, for each of
-    `rows` filter rows, `segments` runs of `length` weights by `blocks` blocks of `block` maps, `vectors` vectors.
-    For each pixel of dy one more of the source in each `step` rows and columns is read."""
+    """A weight gradient: `strips` times `pixels` (images, rows, columns) of dy; in each of `groups`, for each
+    of `rows` filter rows, `segments` runs of `length` weights by `blocks` blocks of `block` maps, which are
+    `vectors` vectors. One pixel of dy goes with `step` rows and columns of the source."""
 
     strips: int
     pixels: tuple[int, int, int]
@@ -56,8 +56,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Parts:
-    """A division of the weights: `rows` filter rows by `length` of each segment, which takes `tile_cycles` per
-    pixel and block, by `blocks` blocks of maps."""
+    """A division of the weights: `rows` filter rows by `length` of each segment, which takes `tile_cycles`
+    per pixel and block, by `blocks` blocks of maps."""
 
     work: Work
     rows: int
@@ -88,12 +88,13 @@ class Parts:
         return source + 4 * self.blocks * self.work.block
 
     def cycles(self, target: Target) -> float:
-        """Of one iteration: the tiles', and until their operands have come from other caches or from memory."""
+        """Of one iteration: the tiles', and until their operands have come from other caches or memory."""
         work, pixels = self.work, math.prod(self.work.pixels)
         tiles = self.tile_cycles * work.segments * self.rows * self.blocks
         loads = self.pixel_bytes / LINE * LINE_CYCLES
-        every = work.strips * pixels * work.groups * work.blocks * work.block * 4
-        streamed = self.pixel_bytes / target.memory_bytes_per_cycle if every > CACHED * target.l2_bytes else 0.0
+        every = 4 * work.strips * pixels * work.groups * work.blocks * work.block
+        is_in_memory = every > CACHED * target.l2_bytes
+        streamed = self.pixel_bytes / target.memory_bytes_per_cycle if is_in_memory else 0.0
         return pixels * max(tiles + loads, streamed)
 
     def cost(self, target: Target) -> float:
@@ -123,8 +124,8 @@ def _divisions(target: Target, work: Work) -> Iterator[Parts]:
 
 @dataclass(frozen=True)
 class Chunks:
-    """Sizes of the chunks along images and along rows, of either at most two different ones; and which operands
-    are copied aside, chunk by chunk."""
+    """Sizes of the chunks along images and along rows, of either at most two different ones; and which
+    operands are copied aside, chunk by chunk."""
 
     images: tuple[int, ...]
     rows: tuple[int, ...]
@@ -158,8 +159,8 @@ def _held(target: Target, pitch: int, lines: int) -> int:
 
 
 def rows_of_a_tile(target: Target, length: int, vectors: int) -> int:
-    """Weights of the best register tile with `vectors` vectors of maps, to cover `length`: of equally fast ones
-    the largest, which loads least."""
+    """Weights of the best register tile with `vectors` vectors of maps, to cover `length`: of equally fast
+    ones the largest, which loads least."""
     most = min(length, target.registers)
     fitting = (rows for rows in range(1, most + 1) if fits(target, RegisterTile(rows, vectors)))
     return min(fitting, key=lambda rows: (_cycles(target, length, rows, vectors), -rows))

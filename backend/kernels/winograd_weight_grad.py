@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernels.arrays import as_arrays
+from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.site import Site, declare
 from cnnc.backend.kernels.tiles import pixels_for, split
 from cnnc.backend.kernels.winograd_parts import Parts, Work, choose_parts
@@ -27,24 +29,27 @@ UNROLL = 2
 
 
 def winograd_weight_grad(site: Site) -> Kernel:
-    """dw [K/B, Kh, Kw, C, B] of dy [N,H',W',K] and x [N,H,W,C]; for B = 1 dw has no last axis."""
-    return _WeightGrad(site).build()
+    """dw [K/B, Kh, Kw, C, B] of dy [N,H',W',K] and x [N,H,W,C], with its epilogue."""
+    region, dw = Region(site), site.results[0]
+    block = dw.layout.block
+    maps = {region.operand(i): region.anchor_tensor(i).physical for i in (0, 1)}
+    weights = dw.physical if block > 1 else (*dw.physical, 1)
+    return _WeightGrad(site, as_arrays(site, weights, maps), block).build()
 
 
 class _WeightGrad:
     """Writes one weight gradient."""
 
-    def __init__(self, site: Site) -> None:
-        assert isinstance(site.op, WinogradWeightGrad)
-        (dy, x), (dw,) = site.operands, site.results
-        self.op, self.target, self.k = site.op, site.target, KernelBuilder(site.op.name)
-        self.tiling = site.op.tiling(*x.shape[2:])
-        self.block, self.lanes = dw.layout.block, min(site.target.lanes, dw.layout.block)
-        self.vectors = self.block // self.lanes
-        arguments = declare(
-            self.k, site, lambda t: (*t.physical, 1) if t is dw and self.block == 1 else t.physical
-        )
-        (self.dy, self.x), (self.dw,) = arguments.operands, arguments.results
+    def __init__(self, site: Site, arrays: Site, block: int) -> None:
+        op, (dy, x) = Region(site).anchor, (Region(site).anchor_tensor(i) for i in (0, 1))
+        assert isinstance(op, WinogradWeightGrad)
+        self.op, self.target, self.region = op, site.target, Region(arrays)
+        self.k = KernelBuilder(self.region.body.name if self.region.epilogue else op.name)
+        self.tiling = op.tiling(*x.shape[2:])
+        self.block, self.lanes = block, min(site.target.lanes, block)
+        self.vectors = block // self.lanes
+        self.arguments = declare(self.k, arrays)
+        self.dy, self.x = (self.arguments.operands[self.region.operand(i)] for i in (0, 1))
         self.channel_lanes = site.lanes(x.shape[1])
         work = Work(
             -(-x.shape[1] // self.channel_lanes),
@@ -184,6 +189,7 @@ class _WeightGrad:
 
             def store(r: int, s: int, value: Vec) -> None:
                 number = gradients.part * blocks + block
-                self.dw.store((number, r, s, data.first + channel, v * lanes), value)
+                weight = point(number, r, s, data.first + channel, v * lanes)
+                Epilogue(k, self.region, self.arguments).finish({weight: value}, lanes)
 
             transform_tile(k, rows, columns, lanes, load, store)

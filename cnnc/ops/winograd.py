@@ -196,7 +196,7 @@ class WinogradWeightGrad(_Winograd):
     """
 
     name: ClassVar[str] = "winograd_weight_grad"
-    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.CONTRACTION})
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.CONTRACTION, Trait.UPDATE})
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         dy, x = take_floats(operands, "result gradient", "input")

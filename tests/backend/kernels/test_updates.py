@@ -16,8 +16,8 @@ from cnnc.ops.dense import DenseWeightGrad
 from cnnc.ops.elementwise import Map
 from cnnc.ops.fused import Fused
 from cnnc.ops.partial import PartialWeightGrad, SumParts
+from cnnc.ops.winograd import WinogradWeightGrad
 from cnnc.passes.fuse_epilogues import FuseEpilogues
-from cnnc.pipeline import compile_graph
 from tests.kernel_sites import Run, check_graph
 from tests.native_kernels import on_runnable_targets, run_natively
 from tests.nets import draw
@@ -62,6 +62,8 @@ CASES = {
     "chunks": convolution(Conv2d(), f32(8, 33, 17, 17), 40, (1, 1)),
     "parts": convolution(Conv2d(pad=(1, 1, 1, 1)), f32(4, 5, 9, 7), 9, (3, 3), parts=2),
     "one map": convolution(Conv2d(), f32(2, 9, 5, 5), 1, (3, 3)),
+    "winograd": (WinogradWeightGrad((4, 4), (3, 3), (1, 1, 1, 1)), f32(2, 33, 9, 7), f32(2, 17, 9, 7)),
+    "winograd, one map": (WinogradWeightGrad((2, 2), (3, 3), (0, 0, 0, 0)), f32(1, 1, 5, 5), f32(1, 9, 7, 7)),
     "dense": (DenseWeightGrad(), f32(8, 41), f32(8, 130)),
     "dense of maps": (DenseWeightGrad(), f32(3, 17), f32(3, 7, 3, 5)),
 }
@@ -73,7 +75,7 @@ def test_steps_compiled(case: str, target: Target) -> None:
     check_step(stepped(*CASES[case]), target, run_natively(target))
 
 
-@pytest.mark.parametrize("case", ["conv", "depthwise", "parts", "dense"])
+@pytest.mark.parametrize("case", ["conv", "depthwise", "parts", "winograd", "dense"])
 def test_steps_interpreted(case: str) -> None:
     check_step(stepped(*CASES[case]), TARGETS["avx2"], interpret)
 

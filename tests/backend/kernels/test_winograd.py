@@ -116,7 +116,7 @@ def work_of(target: Target, sample: Sample) -> Work:
     """What the kernel of a sample asks `choose_blocks` for."""
     asked: list[Work] = []
 
-    def ask(_: Target, work: Work) -> Blocks:
+    def ask(_: Target, work: Work, most_images: int) -> Blocks:
         asked.append(work)
         return next(divisions(work))
 
