@@ -10,7 +10,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,7 +26,7 @@ def forked_map(function: Callable[[Item], Result], items: Sequence[Item], worker
         return [function(item) for item in items]
     pipes = [_start(function, items[number::workers]) for number in range(1, workers)]
     own = _attempt(function, items[::workers])
-    parts = [own, *(_finish(*pipe) for pipe in pipes)]
+    parts: list[list[Any]] = [own, *(_finish(*pipe) for pipe in pipes)]
     results: list[Result] = []
     for index in range(len(items)):
         result = parts[index % workers][index // workers]
@@ -74,12 +74,12 @@ def _start(function: Callable[[Item], Result], items: Sequence[Item]) -> tuple[i
         os._exit(0)  # nothing that the parent registered may run here
 
 
-def _finish(child: int, source: int) -> list[object]:
+def _finish(child: int, source: int) -> list[Any]:
     """What the child sent. Raises ChildProcessError if it died before."""
     with os.fdopen(source, "rb") as stream:
         data = stream.read()
     os.waitpid(child, 0)
     if not data:
         raise ChildProcessError("a process that compiled kernels ended without a result")
-    results: list[object] = pickle.loads(data)
+    results: list[Any] = pickle.loads(data)
     return results

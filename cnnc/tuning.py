@@ -35,8 +35,10 @@ def write_tuning(path: str | Path, target: Target, choices: Mapping[str, str]) -
 def _read(path: str | Path) -> Mapping[str, Mapping[str, str]]:
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise CnncError(f"cannot read {path}: {reason(error)}") from None
+    except UnicodeDecodeError:
+        raise FormatError(f"{path} is no tuning file: it is not text") from None
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
