@@ -120,12 +120,14 @@ def _finished(growth: Growth, y: Value) -> None:
 
 
 def _normalized(growth: Growth, x: Value) -> Value:
+    """With an activation, for nothing flows back from the mean of normalized values but rounding."""
     n, channels, *size = x.type.shape
     if n * math.prod(size) < SMALLEST_SAMPLE:
         return x
     stem = ("scale", "bias", "mean", "variance")
     params = [_param(growth, kind, channels) for kind in stem]
-    return growth.emit(BatchNorm(growth.draw(st.sampled_from((1e-5, 1e-2)))), x, *params)
+    y = growth.emit(BatchNorm(growth.draw(st.sampled_from((1e-5, 1e-2)))), x, *params)
+    return growth.emit(growth.draw(st.sampled_from(ACTIVATIONS)), y)
 
 
 def _plain_convolution(growth: Growth, x: Value, kernel: _Pair) -> None:

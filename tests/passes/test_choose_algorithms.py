@@ -7,8 +7,11 @@ import pytest
 
 from cnnc.backend.algorithms import ALGORITHMS, Algorithms
 from cnnc.backend.target import TARGETS
+from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.evaluate import evaluate
 from cnnc.ir.graph import Graph
+from cnnc.ir.types import f32
+from cnnc.ops.conv import Conv2d, Conv2dWeightGrad
 from cnnc.passes.choose_algorithms import ChooseAlgorithms, Preferences, choice_key, choose
 from tests.goldens import Goldens, before, cases
 from tests.strategies import feeds
@@ -55,3 +58,24 @@ def test_a_strict_book_has_direct_algorithms_only() -> None:
         choose(node, Algorithms(TARGETS["avx2"], strict=True), Preferences()) for node in graph().nodes
     ]
     assert [c.chosen.algorithm for c in choices if c] == ["direct"] * 4
+
+
+def test_weight_gradients_of_large_maps_are_shared_out_by_images() -> None:
+    """Those of a first layer, but not those of a late one, whose maps stay in the caches."""
+    for x, maps, kernel, shared in ((f32(6, 3, 224, 224), 64, 7, True), (f32(6, 64, 14, 14), 64, 1, False)):
+        b = GraphBuilder("net")
+        (dy,) = Conv2d().infer(x, f32(maps, x.shape[1], kernel, kernel))
+        dw = b.emit(Conv2dWeightGrad(kernel=(kernel, kernel)), b.input("dy", dy), b.input("x", x))
+        names = [node.op.name for node in ChooseAlgorithms(BOOK)(b.build([dw])).nodes]
+        assert names == (["partial_weight_grad", "sum_parts"] if shared else ["conv2d_weight_grad"])
+
+
+def test_gradients_by_images_add_up() -> None:
+    b = GraphBuilder("net")
+    dy, x = b.input("dy", f32(6, 5, 7, 7)), b.input("x", f32(6, 3, 9, 9))
+    net = b.build([b.emit(Conv2dWeightGrad(kernel=(3, 3)), dy, x)])
+    shared = ChooseAlgorithms(BOOK, Preferences(forced="by images"))(net)
+    assert [node.op.name for node in shared.nodes] == ["partial_weight_grad", "sum_parts"]
+    inputs = {n: a.astype(np.float64) for n, a in feeds(net, seed=5).items()}
+    (expected,), (found,) = (evaluate(g, inputs, {}).outputs.values() for g in (net, shared))
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
