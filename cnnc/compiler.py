@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from cnnc.backend import llvm
+from cnnc.backend.algorithms import ALGORITHMS
 from cnnc.backend.cache import ObjectCache, default_directory
 from cnnc.backend.target import Target, named_target
+from cnnc.errors import CnncError, did_you_mean
 from cnnc.executable import Executable, Request, executable
 from cnnc.frontend.network import Network
 from cnnc.ir.graph import Graph
@@ -26,22 +28,24 @@ def compile(
     target: str = "host",
     cache: bool = True,
     tune: str | Path | None = None,
+    algorithm: str | None = None,
     strict: bool = False,
     max_memory: int | None = None,
 ) -> Model:
     """Compile for inference, up to `batch` rows at a time.
 
-    `weights` are arrays by name, a file of them, or None for the network's first weights. `cache`
-    keeps kernels and whole networks on disk. `tune` is a file of measured choices (`cnnc tune`), and
-    `strict` keeps every sum in the order of the definition. `max_memory` is the most bytes of workspace,
-    which is what is needed besides inputs, outputs and parameters. Raises CnncError on what does not fit
-    or cannot run here.
+    `weights` are arrays by name, a file of them, or None for the network's first weights. `cache` keeps
+    kernels and whole networks on disk. `tune` is a file of measured choices (`cnnc tune`), `algorithm` the
+    name of one to take wherever it applies, and `strict` keeps every sum in the order of the definition.
+    `max_memory` is the most bytes of workspace, which is what is needed besides inputs, outputs and
+    parameters. Raises CnncError on what does not fit or cannot run here.
     """
     source = net if isinstance(net, Source) else source_of(net)
     source.check_runnable()
     arrays = source.weights(weights)
     chosen = find_target(target)
-    request = Request(source, batch, False, chosen, _preferences(tune, chosen), strict, max_memory)
+    preferences = chosen_preferences(tune, algorithm, chosen)
+    request = Request(source, batch, False, chosen, preferences, strict, max_memory)
     found, native = load(request, threads, cache)
     return Model(found.interface, arrays, native)
 
@@ -54,6 +58,7 @@ def compile_training(
     target: str = "host",
     cache: bool = True,
     tune: str | Path | None = None,
+    algorithm: str | None = None,
     strict: bool = False,
     max_memory: int | None = None,
 ) -> Trainer:
@@ -65,7 +70,8 @@ def compile_training(
     source = net if isinstance(net, Source) else source_of(net)
     arrays = source.weights(weights)
     chosen = find_target(target)
-    request = Request(source, batch, True, chosen, _preferences(tune, chosen), strict, max_memory)
+    preferences = chosen_preferences(tune, algorithm, chosen)
+    request = Request(source, batch, True, chosen, preferences, strict, max_memory)
     found, native = load(request, threads, cache)
     return Trainer(found.interface, source.optimizer, arrays, native)
 
@@ -75,8 +81,13 @@ def find_target(name: str) -> Target:
     return named_target(name, llvm.host())
 
 
-def _preferences(tune: str | Path | None, target: Target) -> Preferences:
-    return Preferences() if tune is None else Preferences(tuned=read_tuning(tune, target))
+def chosen_preferences(tune: str | Path | None, algorithm: str | None, target: Target) -> Preferences:
+    """Which algorithms are wanted. Raises CnncError for one there is not, or a file that cannot be used."""
+    names = [each.name for each in ALGORITHMS]
+    if algorithm is not None and algorithm not in names:
+        hint = did_you_mean(algorithm, names)
+        raise CnncError(f"no algorithm {algorithm!r}{hint} (known: {', '.join(names)})")
+    return Preferences(algorithm, {} if tune is None else read_tuning(tune, target))
 
 
 def load(request: Request, threads: int, cache: bool = True) -> tuple[Executable, Native]:

@@ -6,15 +6,13 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cnnc.backend.target import Target
 from cnnc.ir.graph import Graph, Node
 from cnnc.ir.op import Trait
 from cnnc.passes.recompute_activations import RecomputeActivations
 from cnnc.passes.set_batch import SetBatch
 from cnnc.passes.use_batch_statistics import running_statistics
 from cnnc.pipeline import Compilation
-from cnnc.source import Source
-from cnnc.units import inference_unit, training_unit
+from cnnc.units import CompiledUnit
 
 
 @dataclass(frozen=True)
@@ -64,18 +62,15 @@ class Summary:
         return sum(layer.activation_bytes for layer in self.layers)
 
 
-def summarize(
-    source: Source, batch: int, train: bool, target: Target, max_memory: int | None = None
-) -> Summary:
-    """Compile and report. Raises CnncError where the network cannot be compiled or trained."""
-    compiled = (training_unit if train else inference_unit)(source, batch, target, max_memory=max_memory)
-    plan = compiled.main.plan
+def summarize(compiled: CompiledUnit) -> Summary:
+    """What a compiled network consists of and needs."""
+    train, plan = compiled.train, compiled.main.plan
     recomputed = recomputed_nodes(compiled.main)
     return Summary(
-        name=source.name,
-        batch=batch,
+        name=compiled.source.name,
+        batch=compiled.batch,
         train=train,
-        target=target.name,
+        target=compiled.unit.target.name,
         layers=tuple(_layers(stage_graph(compiled.main, SetBatch.name))),
         step_macs=graph_macs(compiled.main.stages[-1].graph) if train else None,
         arena_bytes=plan.arena_bytes,

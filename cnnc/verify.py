@@ -8,14 +8,13 @@ random directions; compiled float32 gradients with the float64 ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from cnnc.backend.cache import ObjectCache, default_directory
 from cnnc.backend.lower import Call
-from cnnc.backend.target import Target
 from cnnc.backend.unit import Unit
 from cnnc.bound import BoundEntry, random_feeds
 from cnnc.ir.evaluate import evaluate
@@ -31,7 +30,7 @@ from cnnc.passes.set_batch import SetBatch
 from cnnc.passes.use_batch_statistics import UseBatchStatistics, running_statistics
 from cnnc.pipeline import compile_graph, training_passes
 from cnnc.source import Source, Weights
-from cnnc.units import CompiledUnit, inference_unit, training_unit
+from cnnc.units import CompiledUnit
 
 OUTPUT_LIMIT, DIFFERENCE_LIMIT, GRADIENT_LIMIT = 1e-4, 1e-6, 1e-3
 DIRECTIONS = 3
@@ -81,18 +80,23 @@ class Verification:
         return all(check.passed for check in self.checks)
 
 
-def verify_source(source: Source, batch: int, seed: int, target: Target, weights: Weights) -> Verification:
+Compile = Callable[[Source, int, bool], CompiledUnit]
+"""Compiles a source for so many images, for training or not."""
+
+
+def verify_source(source: Source, batch: int, seed: int, compiled: Compile, weights: Weights) -> Verification:
     """All checks of a network; gradients where it declares a loss. Raises CnncError where it cannot be
     compiled or run here."""
     rng = np.random.default_rng(seed)
     params = _disturbed(source, weights, rng)
-    inference = inference_unit(source, batch, target)
+    inference = compiled(source, batch, False)
     checks = list(_output_checks(inference, params, rng))
     proofs = [_proofs("inference", inference.unit.calls)]
     if source.has_loss:
         loss = UseBatchStatistics()(SetBatch(batch)(source.loss_graph()))
-        checks += _gradient_checks(source, loss, target, params, rng)
-        proofs.append(_proofs("training", training_unit(source, batch, target).unit.calls))
+        training = compiled(source, batch, True)
+        checks += _gradient_checks(training, loss, params, rng)
+        proofs.append(_proofs("training", training.unit.calls))
     return Verification(tuple(checks), tuple(proofs))
 
 
@@ -122,9 +126,9 @@ def _output_checks(
 
 
 def _gradient_checks(
-    source: Source, loss: Graph, target: Target, params: Mapping[str, Array], rng: np.random.Generator
+    training: CompiledUnit, loss: Graph, params: Mapping[str, Array], rng: np.random.Generator
 ) -> Iterable[Check]:
-    feeds = random_feeds(loss.inputs, rng, source.classes)
+    feeds = random_feeds(loss.inputs, rng, training.source.classes)
     names = [p.name for p in loss.trained]
     graph = gradient_graph(loss, names)
     results = evaluate(graph, _doubled(feeds), _doubled(params)).outputs
@@ -132,7 +136,7 @@ def _gradient_checks(
     gradients = {name: results[end.name] for name, end in zip(names, ends, strict=True)}
     slopes = [_difference(loss, feeds, params, gradients, rng) for _ in range(DIRECTIONS)]
     yield Check("gradients: central differences", float(np.max(slopes)), DIFFERENCE_LIMIT)
-    found = _compiled_gradients(source, target, feeds, params)
+    found = _compiled_gradients(training, feeds, params)
     largest = max(float(np.max(np.abs(g))) for g in gradients.values())
     errors = {n: _relative(found[n], gradients[n], SMALL_GRADIENT * largest) for n in names}
     worst = max(errors, key=lambda name: (np.isnan(errors[name]), errors[name]))
@@ -140,14 +144,14 @@ def _gradient_checks(
 
 
 def _compiled_gradients(
-    source: Source, target: Target, feeds: Mapping[str, Array], params: Mapping[str, Array]
+    training: CompiledUnit, feeds: Mapping[str, Array], params: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Gradients by the code of a training step that hands them out instead of using them up, and drops
     nothing, for what is dropped has no reference."""
-    batch = len(feeds[source.inputs[0].name])
+    source, target = training.source, training.unit.target
     passes = [
         DropDropout() if isinstance(p, DrawMasks) else p
-        for p in training_passes(batch, source.optimizer)
+        for p in training_passes(training.batch, source.optimizer, training.main.algorithms)
         if not isinstance(p, AppendUpdates)
     ]
     compilation = compile_graph(source.loss_graph(), passes, target)

@@ -19,15 +19,13 @@ from cnnc.cli.common import (
     print_table,
     shown_bytes,
     shown_seconds,
-    target_option,
     threads_option,
     train_flag,
 )
-from cnnc.cli.options import algorithm_options, chosen_preferences, memory_option
-from cnnc.compiler import find_target
+from cnnc.cli.options import Compiling, compile_options
 from cnnc.layer_times import CallTime, layer_times
 from cnnc.roofline import draw_roofline, memory_bandwidth
-from cnnc.units import CompiledUnit, inference_unit, training_unit
+from cnnc.units import CompiledUnit
 
 COLUMNS = {
     "layer": "left",
@@ -62,9 +60,7 @@ COLUMNS = {
     type=click.Path(dir_okay=False, path_type=Path),
     help="Draw speed over arithmetic intensity into a .png, .svg or .pdf file.",
 )
-@target_option
-@memory_option
-@algorithm_options
+@compile_options
 @json_flag
 def bench(
     net: str,
@@ -74,11 +70,7 @@ def bench(
     seconds: float,
     layers: bool,
     roofline: Path | None,
-    target: str,
-    tune: Path | None,
-    algorithm: str | None,
-    strict: bool,
-    max_memory: int | None,
+    compiling: Compiling,
     as_json: bool,
 ) -> None:
     """Time a run of NET, or with --train a training step, on random images.
@@ -91,11 +83,9 @@ def bench(
       cnnc bench examples/lenet5.py
       cnnc bench examples/resnet18.py --train --batch 8 --layers --roofline resnet18.png
     """
-    source, machine = load_source(net), find_target(target)
+    source = load_source(net)
     source.check_runnable()
-    unit = training_unit if train else inference_unit
-    preferences = chosen_preferences(tune, algorithm, machine)
-    compiled = unit(source, chosen_batch(batch, train), machine, preferences, strict, max_memory)
+    compiled = compiling.unit(source, chosen_batch(batch, train), train)
     if layers or roofline:
         _by_layer(compiled, threads, seconds, roofline, as_json)
         return
@@ -132,10 +122,6 @@ def _by_layer(
         return
     print_table(COLUMNS, [_row(t, total, peak) for t in times])
     click.echo(f"\ntotal {shown_seconds(total)}; the peak is {peak / 1e9:.1f} GFLOP/s")
-
-
-def _document(t: CallTime, total: float, peak: float) -> dict[str, object]:
-    return {**asdict(t), "share": t.best / total, "share_of_peak": t.flops_per_second / peak}
 
 
 def _row(t: CallTime, total: float, peak: float) -> tuple[str, ...]:

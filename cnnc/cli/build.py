@@ -10,14 +10,11 @@ from cnnc.cli.common import (
     load_source,
     net_argument,
     shown_bytes,
-    target_option,
     train_flag,
     weights_option,
 )
-from cnnc.cli.options import memory_option
-from cnnc.compiler import find_target
+from cnnc.cli.options import Compiling, compile_options
 from cnnc.products import Emit, build_product
-from cnnc.units import inference_unit, training_unit
 
 
 @click.command(short_help="A program, library, object or text.")
@@ -34,8 +31,7 @@ from cnnc.units import inference_unit, training_unit
 @weights_option
 @click.option("--external-weights", is_flag=True, help="Leave the weights outside.")
 @batch_option(None)
-@target_option
-@memory_option
+@compile_options
 def build(
     net: str,
     out: str,
@@ -44,8 +40,7 @@ def build(
     weights: str | None,
     external_weights: bool,
     batch: int | None,
-    target: str,
-    max_memory: int | None,
+    compiling: Compiling,
 ) -> None:
     """Compile NET to a file that needs no Python: for inference or, with --train, for training.
 
@@ -64,10 +59,11 @@ def build(
         raise click.UsageError(f"{why}: leave out --weights")
     if train and external_weights:
         raise click.UsageError("--train starts from weights inside: leave out --external-weights")
-    source, machine = load_source(net), find_target(target)
+    source = load_source(net)
     arrays = None if external_weights or kind.is_text else source.weights(weights)
-    unit = training_unit if train else inference_unit
-    compiled = unit(source, chosen_batch(batch, train), machine, max_memory=max_memory)
+    compiled = compiling.unit(source, chosen_batch(batch, train), train)
     product = build_product(compiled, kind, out, arrays)
     header = f", {product.header}" if product.header else ""
-    click.echo(f"{product.path}: {emit} for {machine.name}, {shown_bytes(product.nbytes)}{header}")
+    click.echo(
+        f"{product.path}: {emit} for {compiled.unit.target.name}, {shown_bytes(product.nbytes)}{header}"
+    )

@@ -8,9 +8,8 @@ import click
 
 from cnnc.backend.kernel.printer import print_kernel
 from cnnc.backend.llvm import CodeGenerator
-from cnnc.cli.common import batch_option, chosen_batch, load_source, net_argument, target_option, train_flag
-from cnnc.cli.options import memory_option
-from cnnc.compiler import find_target
+from cnnc.cli.common import batch_option, chosen_batch, load_source, net_argument, train_flag
+from cnnc.cli.options import Compiling, compile_options
 from cnnc.errors import CnncError, did_you_mean
 from cnnc.ir.diff import diff_texts
 from cnnc.ir.plan_text import print_plan
@@ -18,7 +17,7 @@ from cnnc.ir.printer import print_graph
 from cnnc.passes.runner import Stage, run_passes
 from cnnc.pipeline import inference_passes, training_passes
 from cnnc.source import Source
-from cnnc.units import CompiledUnit, inference_unit, training_unit
+from cnnc.units import CompiledUnit
 
 STAGES = ("graph", "planned", "kernels", "llvm", "asm")
 
@@ -32,8 +31,7 @@ STAGES = ("graph", "planned", "kernels", "llvm", "asm")
 @click.option("--after", metavar="PASS", help="The graph as this pass left it; `source`: as declared.")
 @click.option("--diff", "difference", metavar="PASS", help="What this pass changed, as a unified diff.")
 @batch_option(None)
-@target_option
-@memory_option
+@compile_options
 def dump(
     net: str,
     stage: str,
@@ -41,14 +39,13 @@ def dump(
     after: str | None,
     difference: str | None,
     batch: int | None,
-    target: str,
-    max_memory: int | None,
+    compiling: Compiling,
 ) -> None:
     """Print NET as the compiler sees it: layer graph, planned graph, kernels, LLVM IR or assembly.
 
     Without --after the graph is shown after all passes. Graphs can be read back: they are a NET too.
-    A pass that runs twice is PASS the first time and PASS:2 the second. With --max-memory the graph is
-    that of the code for the target, where activations may be computed again.
+    A pass that runs twice is PASS the first time and PASS:2 the second. With --max-memory activations may
+    be computed again.
 
     \b
     Examples:
@@ -61,22 +58,23 @@ def dump(
     if stage != "graph" and (after or difference):
         raise click.UsageError("--after and --diff show graphs; they need --stage graph")
     source, images = load_source(net), chosen_batch(batch, train)
-    unit = training_unit if train else inference_unit
     if stage != "graph":
-        text = _lowered_text(unit(source, images, find_target(target), max_memory=max_memory), stage)
-    elif max_memory is not None:
-        compiled = unit(source, images, find_target(target), max_memory=max_memory)
-        text = _graph_text(_named(compiled.main.stages), after, difference)
+        text = _lowered_text(compiling.unit(source, images, train), stage)
+    elif compiling.max_memory is not None:
+        stages = compiling.unit(source, images, train).main.stages
+        text = _graph_text(_named(stages), after, difference)
     else:
-        text = _graph_text(_named(_stages(source, images, train)), after, difference)
+        text = _graph_text(_named(_stages(source, images, train, compiling)), after, difference)
     click.echo(text, nl=False)
 
 
-def _stages(source: Source, batch: int, train: bool) -> tuple[Stage, ...]:
-    """The stages that are the same for all targets."""
+def _stages(source: Source, batch: int, train: bool, compiling: Compiling) -> tuple[Stage, ...]:
+    """What the passes make of a network, without the kernels. What depends on the weights alone is shown
+    where it is used, though it is computed when they are packed."""
+    algorithms = compiling.algorithms(train)
     if train:
-        return run_passes(source.loss_graph(), training_passes(batch, source.optimizer))
-    return run_passes(source.graph, inference_passes(batch))
+        return run_passes(source.loss_graph(), training_passes(batch, source.optimizer, algorithms))
+    return run_passes(source.graph, inference_passes(batch, algorithms))
 
 
 def _named(stages: Sequence[Stage]) -> Mapping[str, tuple[Stage, Stage]]:

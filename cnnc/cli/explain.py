@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
@@ -15,14 +14,11 @@ from cnnc.cli.common import (
     net_argument,
     print_json,
     print_table,
-    target_option,
     train_flag,
 )
-from cnnc.cli.options import algorithm_options, chosen_preferences, memory_option
-from cnnc.compiler import find_target
+from cnnc.cli.options import Compiling, compile_options
 from cnnc.explain import Explanation
 from cnnc.explain import explain as explained
-from cnnc.units import inference_unit, training_unit
 
 COLUMNS = {
     "layer": "left",
@@ -39,19 +35,13 @@ COLUMNS = {
 @net_argument
 @batch_option(None)
 @train_flag
-@target_option
-@memory_option
-@algorithm_options
+@compile_options
 @json_flag
 def explain(
     net: str,
     batch: int | None,
     train: bool,
-    target: str,
-    tune: Path | None,
-    algorithm: str | None,
-    strict: bool,
-    max_memory: int | None,
+    compiling: Compiling,
     as_json: bool,
 ) -> None:
     """Say for every kernel of NET which algorithm computes it and why, what was fused into it, and what was
@@ -64,10 +54,7 @@ def explain(
       cnnc explain examples/resnet18.py
       cnnc explain examples/resnet18.py --train --batch 8 --target avx2 --json
     """
-    machine = find_target(target)
-    preferences = chosen_preferences(tune, algorithm, machine)
-    unit = training_unit if train else inference_unit
-    compiled = unit(load_source(net), chosen_batch(batch, train), machine, preferences, strict, max_memory)
+    compiled = compiling.unit(load_source(net), chosen_batch(batch, train), train)
     found = explained(compiled.main)
     if as_json:
         print_json([asdict(each) for each in found])

@@ -1,20 +1,27 @@
-"""Options about algorithms and memory, which the subcommands that compile share."""
+"""How a network is compiled: the options that the subcommands share, and what they stand for."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
-from cnnc.backend.algorithms import ALGORITHMS
+from cnnc.backend.algorithms import ALGORITHMS, Algorithms
 from cnnc.backend.target import Target
-from cnnc.passes.choose_algorithms import Preferences
-from cnnc.tuning import read_tuning
+from cnnc.cli.common import target_option
+from cnnc.compiler import chosen_preferences, compile, compile_training, find_target
+from cnnc.model import Model
+from cnnc.passes.choose_algorithms import ChooseAlgorithms
+from cnnc.source import Source
+from cnnc.trainer import Trainer
+from cnnc.units import CompiledUnit, inference_unit, training_unit
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,7 +47,7 @@ def parse_bytes(
     return int(Fraction(found[1]) * units[found[2]])
 
 
-memory_option = click.option(
+_memory = click.option(
     "--max-memory",
     metavar="BYTES",
     callback=parse_bytes,
@@ -64,11 +71,58 @@ _strict = click.option(
 )
 
 
-def algorithm_options(command: Command) -> Command:
-    """`--tune`, `--algorithm` and `--strict`."""
-    return _tune(_algorithm(_strict(command)))
+@dataclass(frozen=True)
+class Compiling:
+    """How a command compiles: what the options of `compile_options` say."""
+
+    target: str
+    tune: Path | None
+    algorithm: str | None
+    strict: bool
+    max_memory: int | None
+
+    @property
+    def machine(self) -> Target:
+        """Raises CnncError for a target there is not."""
+        return find_target(self.target)
+
+    def algorithms(self, train: bool) -> ChooseAlgorithms:
+        """The pass that chooses algorithms as the options say."""
+        preferences = chosen_preferences(self.tune, self.algorithm, self.machine)
+        return ChooseAlgorithms(Algorithms(self.machine, self.strict, train=train), preferences)
+
+    def unit(self, source: Source, batch: int, train: bool) -> CompiledUnit:
+        """The network for inference or training. Raises CnncError for what cannot be compiled so."""
+        preferences = chosen_preferences(self.tune, self.algorithm, self.machine)
+        made = training_unit if train else inference_unit
+        return made(source, batch, self.machine, preferences, self.strict, self.max_memory)
+
+    def model(self, source: Source, batch: int, threads: int, weights: str | None) -> Model:
+        """The network for inference in this process."""
+        return compile(source, batch, threads, weights, **self._keywords())
+
+    def trainer(self, source: Source, batch: int, threads: int, weights: str | None) -> Trainer:
+        """The network for training in this process."""
+        return compile_training(source, batch, threads, weights, **self._keywords())
+
+    def _keywords(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def chosen_preferences(tune: Path | None, algorithm: str | None, target: Target) -> Preferences:
-    """What the options say. Raises CnncError for a file that cannot be used."""
-    return Preferences(algorithm, {} if tune is None else read_tuning(tune, target))
+def compile_options(command: Command) -> Command:
+    """The options of every command that compiles; the command gets them as `compiling: Compiling`."""
+
+    @functools.wraps(command)
+    def gathered(
+        *args: Any,
+        target: str,
+        tune: Path | None,
+        algorithm: str | None,
+        strict: bool,
+        max_memory: int | None,
+        **others: Any,
+    ) -> Any:
+        return command(*args, compiling=Compiling(target, tune, algorithm, strict, max_memory), **others)
+
+    options = (target_option, _memory, _tune, _algorithm, _strict)
+    return functools.reduce(lambda made, option: option(made), reversed(options), cast(Command, gathered))

@@ -15,12 +15,10 @@ from cnnc.cli.common import (
     load_source,
     net_argument,
     print_json,
-    target_option,
     threads_option,
     weights_option,
 )
-from cnnc.cli.options import memory_option
-from cnnc.compiler import compile
+from cnnc.cli.options import Compiling, compile_options
 from cnnc.errors import CnncError, did_you_mean
 from cnnc.frontend.data import as_images, read_array, save_npy
 from cnnc.frontend.inputs import InputSpec
@@ -37,8 +35,7 @@ PRINTED_ELEMENTS = 1000
 @weights_option
 @batch_option(1)
 @threads_option
-@target_option
-@memory_option
+@compile_options
 @json_flag
 def run(
     net: str,
@@ -47,8 +44,7 @@ def run(
     weights: str | None,
     batch: int,
     threads: int,
-    target: str,
-    max_memory: int | None,
+    compiling: Compiling,
     as_json: bool,
 ) -> None:
     """Compute the outputs of NET for one image or a batch of them, in .npy or IDX files.
@@ -69,7 +65,7 @@ def run(
         check_place(place)
     files = _assigned("input", [spec.name for spec in source.inputs], inputs)
     feeds, is_single = _read(source.inputs, files)
-    results = compile(source, batch, threads, weights, target, max_memory=max_memory).run(feeds)
+    results = compiling.model(source, batch, threads, weights).run(feeds)
     shaped = {name: array[0] if is_single else array for name, array in results.items()}
     for name, place in places.items():
         save_npy(place, shaped[name])

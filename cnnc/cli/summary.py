@@ -15,11 +15,9 @@ from cnnc.cli.common import (
     print_json,
     print_table,
     shown_bytes,
-    target_option,
     train_flag,
 )
-from cnnc.cli.options import memory_option
-from cnnc.compiler import find_target
+from cnnc.cli.options import Compiling, compile_options
 from cnnc.summary import LayerSummary, Summary, summarize
 
 COLUMNS = {
@@ -36,12 +34,9 @@ COLUMNS = {
 @net_argument
 @batch_option(None)
 @train_flag
-@target_option
-@memory_option
+@compile_options
 @json_flag
-def summary(
-    net: str, batch: int | None, train: bool, target: str, max_memory: int | None, as_json: bool
-) -> None:
+def summary(net: str, batch: int | None, train: bool, compiling: Compiling, as_json: bool) -> None:
     """List the layers of NET: shapes, parameters, multiply-accumulates (MACs) and activation memory.
 
     Below them stand the totals, and the memory the compiled code needs: the planned arena beside the
@@ -54,8 +49,7 @@ def summary(
       cnnc summary examples/lenet5.py --train --batch 64 --json
       cnnc summary examples/resnet18.py --train --batch 8 --max-memory 150MB
     """
-    source, images = load_source(net), chosen_batch(batch, train)
-    facts = summarize(source, images, train, find_target(target), max_memory)
+    facts = summarize(compiling.unit(load_source(net), chosen_batch(batch, train), train))
     if as_json:
         totals = {"parameters": facts.parameters, "macs": facts.macs}
         print_json({**asdict(facts), **totals, "activation_bytes": facts.activation_bytes})

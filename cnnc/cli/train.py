@@ -18,12 +18,10 @@ from cnnc.cli.common import (
     check_weights_suffix,
     load_source,
     net_argument,
-    target_option,
     threads_option,
     weights_option,
 )
-from cnnc.cli.options import memory_option
-from cnnc.compiler import compile_training
+from cnnc.cli.options import Compiling, compile_options
 from cnnc.errors import CnncError, UnsupportedError
 from cnnc.frontend.data import as_images, load_images, load_labelled, read_array
 from cnnc.frontend.inputs import InputSpec
@@ -81,8 +79,7 @@ class Progressed:
 @threads_option
 @weights_option
 @click.option("--out", metavar="W", callback=check_weights_suffix, help="Write the trained weights here.")
-@target_option
-@memory_option
+@compile_options
 def train(
     net: str,
     images: str,
@@ -96,8 +93,7 @@ def train(
     threads: int,
     weights: str | None,
     out: str | None,
-    target: str,
-    max_memory: int | None,
+    compiling: Compiling,
 ) -> int:
     """Train NET in this process, one line an epoch, with the loss and optimizer it declares.
 
@@ -116,7 +112,7 @@ def train(
     source = load_source(net)
     data = _labelled(source, images, labels)
     test = _test_data(source, test_images, test_labels) if test_images and test_labels else None
-    trainer = compile_training(source, batch, threads, weights, target, max_memory=max_memory)
+    trainer = compiling.trainer(source, batch, threads, weights)
     done = _train(trainer, Run(data, test, epochs, lr, seed))
     return _finish(done, epochs, out)
 

@@ -13,10 +13,9 @@ from cnnc.cli.common import (
     net_argument,
     print_json,
     print_table,
-    target_option,
     weights_option,
 )
-from cnnc.compiler import find_target
+from cnnc.cli.options import Compiling, compile_options
 from cnnc.verify import Verification, verify_source
 
 CHECK_COLUMNS = {"check": "left", "largest error": "right", "limit": "right", "": "left"}
@@ -35,9 +34,9 @@ PROOF_COLUMNS = {
     "--seed", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Of the random inputs."
 )
 @weights_option
-@target_option
+@compile_options
 @json_flag
-def verify(net: str, batch: int, seed: int, weights: str | None, target: str, as_json: bool) -> int:
+def verify(net: str, batch: int, seed: int, weights: str | None, compiling: Compiling, as_json: bool) -> int:
     """Compare the compiled NET with NumPy references in float64, on random input.
 
     Errors are relative to the largest magnitude. For a network with a loss, reference gradients are
@@ -52,7 +51,7 @@ def verify(net: str, batch: int, seed: int, weights: str | None, target: str, as
     """
     source = load_source(net)
     source.check_runnable()
-    result = verify_source(source, batch, seed, find_target(target), weights)
+    result = verify_source(source, batch, seed, compiling.unit, weights)
     if as_json:
         checks = [{**asdict(check), "passed": check.passed} for check in result.checks]
         proofs = [asdict(proof) for proof in result.proofs]

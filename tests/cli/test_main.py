@@ -19,7 +19,17 @@ COMMAND = [sys.executable, "-c", "from cnnc.cli.main import main; main()"]
 
 def test_help_lists_the_commands_and_every_command_has_an_example(cnnc: Cnnc) -> None:
     listed = cnnc("--help")
-    assert sorted(cli.commands) == ["bench", "build", "dump", "run", "summary", "train", "verify"]
+    assert sorted(cli.commands) == [
+        "bench",
+        "build",
+        "dump",
+        "explain",
+        "run",
+        "summary",
+        "train",
+        "tune",
+        "verify",
+    ]
     for name in cli.commands:
         assert f"  {name} " in listed
         assert f"cnnc {name} " in cnnc(name, "--help")

@@ -13,6 +13,7 @@ import pytest
 from cnnc.cli.options import parse_bytes
 from tests.cli.conftest import Cnnc
 
+Saved = Callable[[str, object], Path]
 TRAINED = ("--train", "--batch", 16)
 
 
@@ -79,7 +80,7 @@ def test_a_limit_out_of_reach_is_one_line(
     assert not (tmp_path / "program").exists()
 
 
-def test_limits_of_running_and_training(cnnc: Cnnc, tiny: Path, saved: Callable[[str, object], Path]) -> None:
+def test_limits_of_running_and_training(cnnc: Cnnc, tiny: Path, saved: Saved) -> None:
     images = saved("x", np.zeros((64, 6, 6), np.uint8))
     labels = saved("y", np.zeros(64, np.uint8))
     training = ("train", tiny, "--images", images, "--labels", labels, "--epochs", 1)
@@ -88,6 +89,29 @@ def test_limits_of_running_and_training(cnnc: Cnnc, tiny: Path, saved: Callable[
     assert cnnc(*training, *roomy).startswith("epoch 1/1")
     assert "inference in 10 bytes" in cnnc.fails("run", tiny, images, *cramped)
     assert "a training step in 10 bytes" in cnnc.fails(*training, *cramped)
+
+
+@pytest.mark.parametrize(
+    "command", ["summary", "dump", "explain", "bench", "build", "run", "train", "verify"]
+)
+def test_every_command_that_compiles_takes_the_options(cnnc: Cnnc, command: str) -> None:
+    told = cnnc(command, "--help")
+    assert all(option in told for option in ("--tune", "--algorithm", "--strict", "--max-memory", "--target"))
+
+
+def test_a_forced_algorithm_decides_what_is_compiled(cnnc: Cnnc, deep: Path, saved: Saved) -> None:
+    forced, other = ("--algorithm", "winograd 2x2"), ("--strict",)
+    assert "winograd_conv2d" in cnnc("dump", deep, *forced)
+    assert "winograd" not in cnnc("dump", deep, *other)
+    assert cnnc("dump", deep, "--stage", "kernels", *forced) != cnnc(
+        "dump", deep, "--stage", "kernels", *other
+    )
+    image = saved("x", np.ones((1, 12, 12), np.float32))
+    found, wanted = (json.loads(cnnc("run", deep, image, "--json", *how)) for how in (forced, other))
+    (name,) = wanted
+    np.testing.assert_allclose(found[name]["values"], wanted[name]["values"], rtol=1e-4)
+    assert found != wanted
+    assert "FAILED" not in cnnc("verify", deep, *forced)
 
 
 @pytest.fixture
