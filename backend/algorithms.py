@@ -23,6 +23,7 @@ from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.partial import PartialWeightGrad, SumParts
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
+from cnnc.ops.winograd_matrices import has_algorithm
 from cnnc.passes.choose_algorithms import Candidate, Emit, Rewrite
 
 Convolution = Conv2d | Conv2dInputGrad | Conv2dWeightGrad
@@ -213,11 +214,12 @@ def _unchanged(layer: Layer) -> Rewrite | None:
 
 
 def _suits_winograd(tile: _Pair, layer: Layer) -> bool:
-    """Three taps on the axes that are cut into tiles of several outputs, one on the others; unit steps."""
+    """A fast algorithm on the axes that are cut into tiles of several outputs, one tap on the others; unit
+    steps."""
     op, kernel = layer.op, layer.kernel
     if op.stride != (1, 1) or op.dilation != (1, 1) or op.groups != 1:
         return False
-    if any(k != (3 if m > 1 else 1) for k, m in zip(kernel, tile, strict=True)):
+    if any(not has_algorithm(m, k) or (m == 1 < k) for k, m in zip(kernel, tile, strict=True)):
         return False
     if min(layer.channels, layer.maps) < WINOGRAD_CHANNELS:
         return False

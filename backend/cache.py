@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,20 +37,22 @@ class ObjectCache:
         if found is not None:
             return found
         data = make()
-        self.keep(key, data)
+        self.keep({key: data})
         return data
 
     def find(self, key: str) -> bytes | None:
         """The bytes kept under `key`; None if there are none, or none that are whole."""
         return None if self.directory is None else _checked(self._path(key))
 
-    def keep(self, key: str, data: bytes) -> None:
-        """Keep bytes under `key`; no error if that cannot be."""
-        if self.directory is None:
+    def keep(self, entries: Mapping[str, bytes]) -> None:
+        """Keep bytes under their keys; no error if that cannot be. Many at a time: each call looks at the
+        whole directory once, for its bound."""
+        if self.directory is None or not entries:
             return
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path(key), hashlib.sha256(data).digest() + data)
+            for key, data in entries.items():
+                write_whole(self._path(key), hashlib.sha256(data).digest() + data)
             self._trim()
         except (CnncError, OSError):
             return
@@ -62,13 +64,14 @@ class ObjectCache:
     def _trim(self) -> None:
         """Remove the entries used longest ago until three quarters of the bound are left."""
         assert self.directory is not None
-        entries = [(p.stat().st_mtime, p.stat().st_size, p) for p in self.directory.glob("*.o")]
-        total = sum(size for _, size, _ in entries)
+        with os.scandir(self.directory) as found:
+            stats = [(entry.path, entry.stat()) for entry in found if entry.name.endswith(".o")]
+        total = sum(stat.st_size for _, stat in stats)
         if total <= self.max_bytes:
             return
-        for _, size, path in sorted(entries):
-            path.unlink(missing_ok=True)
-            total -= size
+        for path, stat in sorted(stats, key=lambda each: each[1].st_mtime):
+            Path(path).unlink(missing_ok=True)
+            total -= stat.st_size
             if total <= self.max_bytes * 3 // 4:
                 return
 

@@ -92,5 +92,5 @@ class Unit:
         made = forked_map(generator.object_code, [texts[i] for i in missing], processors())
         for index, code in zip(missing, made, strict=True):
             found[index] = code
-            cache.keep(keys[index], code)
+        cache.keep({keys[index]: code for index, code in zip(missing, made, strict=True)})
         return tuple(code for code in found if code is not None)

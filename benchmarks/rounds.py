@@ -39,12 +39,14 @@ class Timing:
 
 
 def measure(contestants: Sequence[Contestant], seconds: float) -> list[Timing]:
-    """About `seconds` of calls of each contestant, slice by slice in turn; at least LEAST_ROUNDS turns."""
-    timings = [Timing() for _ in contestants]
+    """About `seconds` for each contestant, slice by slice in turn; at least LEAST_ROUNDS turns."""
+    end = time.perf_counter() + seconds * len(contestants)
+    rounds, timings = 0, [Timing() for _ in contestants]
     was_collecting = gc.isenabled()
     gc.disable()
     try:
-        for _ in range(max(LEAST_ROUNDS, round(seconds / SLICE_SECONDS))):
+        while rounds < LEAST_ROUNDS or time.perf_counter() < end:
+            rounds += 1
             for contestant, timing in zip(contestants, timings, strict=True):
                 _slice(contestant.call, timing.seconds)
     finally:

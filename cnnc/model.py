@@ -26,6 +26,8 @@ class Model:
         self.batch = interface.batch
         self.inputs = {port.name: port.shape[1:] for port in interface.inputs}
         self.outputs = {port.name: port.shape[1:] for port in interface.outputs}
+        is_single = len(self.inputs) == len(self.outputs) == 1
+        self._only_input = next(iter(self.inputs)) if is_single else None
         given = (weights[weight.name] for weight in interface.weights)
         self._params = native.packed(given, interface.param_bytes)
         self._run = native.function("run", len(self.inputs) + len(self.outputs) + 4)
@@ -34,9 +36,9 @@ class Model:
 
     def __call__(self, x: Array) -> Array:
         """The only output for the only input."""
-        if len(self.inputs) != 1 or len(self.outputs) != 1:
+        if self._only_input is None:
             raise ShapeError(f"{self._name} has several inputs or outputs: use run({{name: array}})")
-        return self._compute((self._checked(next(iter(self.inputs)), x),))[0]
+        return self._compute((self._checked(self._only_input, x),))[0]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs by name for all inputs by name. Raises ShapeError on missing or misfitting inputs."""
@@ -66,10 +68,14 @@ class Model:
     def _compute(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """All rows where they are, a batch at a time; the last rows may be fewer."""
         rows = len(arrays[0])
-        results = tuple(np.empty((rows, *shape), np.float32) for shape in self.outputs.values())
+        results = tuple([np.empty((rows, *shape), np.float32) for shape in self.outputs.values()])
         given = (*arrays, *results)
-        steps = [array.itemsize * math.prod(array.shape[1:]) for array in given]
         first = [address(array) for array in given]
+        if rows <= self.batch:
+            with self._lock:
+                self._run(rows, *first, *self._tail)
+            return results
+        steps = [array.itemsize * math.prod(array.shape[1:]) for array in given]
         with self._lock:
             for start in range(0, rows, self.batch):
                 places = (place + start * step for place, step in zip(first, steps, strict=True))

@@ -1,9 +1,10 @@
-"""Convolution by Winograd's minimal filtering: its transformed weights, the convolution, the weight gradient.
+"""Convolution by Winograd's minimal filtering: transformed weights, the convolution, the weight gradient.
 
-passes/choose_algorithms.py puts these in the place of 3x3, 1x3 and 3x1 convolutions of stride 1 and of their
-gradients, behind the derivative: they have none of their own. A result is cut into tiles of mh x mw; data and
-filter are multiplied at n = m + k - 1 points along each axis, P = nh * nw in all. An input gradient is the
-convolution of dy with flipped weights, padded by k - 1 - pad. The matrices: winograd_matrices.py.
+passes/choose_algorithms.py puts these in the place of convolutions of stride 1 with 3 or 5 taps along one
+axis or both, and of their gradients, behind the derivative: they have none of their own. A result is cut into
+tiles of mh x mw; data and filter are multiplied at n = m + k - 1 points along each axis, P = nh * nw in all.
+An input gradient is the convolution of dy with flipped weights, padded by k - 1 - pad. The matrices are in
+winograd_matrices.py.
 """
 
 from __future__ import annotations
@@ -247,4 +248,7 @@ _CASES: tuple[tuple[_Geometry, tuple[int, ...], tuple[int, ...]], ...] = (
     (((1, 2), (3, 3), (1, 1, 1, 1)), (1, 2, 5, 7), (16, 2, 3, 3)),
     (((4, 4), (3, 3), (1, 1, 1, 1)), (1, 1, 1, 1), (1, 1, 3, 3)),
     (((4, 4), (3, 3), (2, 2, 2, 2)), (2, 16, 12, 8), (16, 16, 3, 3)),
+    (((2, 2), (5, 5), (2, 2, 2, 2)), (2, 9, 9, 7), (17, 9, 5, 5)),
+    (((2, 4), (5, 3), (0, 1, 4, 1)), (1, 7, 8, 9), (7, 7, 5, 3)),
+    (((1, 2), (1, 5), (0, 2, 0, 2)), (1, 8, 3, 7), (9, 8, 1, 5)),
 )
