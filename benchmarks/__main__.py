@@ -11,10 +11,11 @@ import click
 from benchmarks.compile_time import compile_time
 from benchmarks.contest import Settings
 from benchmarks.convolutions import CONV1X1, CONV3X3, convolution
+from benchmarks.instruction_set import HOST, LIMITS, hold_to
 from benchmarks.machine import describe
 from benchmarks.networks import inference, training
 from benchmarks.progress import Progress
-from benchmarks.render import as_json, rewrite_markdown, show
+from benchmarks.render import FIGURES, as_json, rewrite_markdown, show
 from benchmarks.report import Report
 from benchmarks.zoo import BY_NAME, Entry
 from cnnc.errors import CnncError
@@ -51,6 +52,14 @@ def cases(
     show_default=True,
     help="The longest that torch.compile may take for a network; 0 leaves it out.",
 )
+@click.option(
+    "--target",
+    metavar="T",
+    type=click.Choice([HOST, *LIMITS]),
+    default=HOST,
+    show_default=True,
+    help="Hold all systems to this instruction set.",
+)
 @click.option("--json", "data", type=click.Path(path_type=Path), help="Also write all of it, unrounded.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Also rewrite the figures in this file.")
 def main(
@@ -59,23 +68,26 @@ def main(
     threads: str,
     seconds: float,
     compile_limit: float,
+    target: str,
     data: Path | None,
     markdown: Path | None,
 ) -> None:
     """Measure cnnc beside PyTorch, ONNX Runtime, OpenVINO and the FMA peak, in one process."""
     entries = [BY_NAME[name] for name in _chosen("network", networks, BY_NAME)]
     reports = []
+    hold_to(target)
     try:
         with Progress() as progress:
-            known = cases(entries, _counts(threads), Settings(seconds, compile_limit, progress))
+            known = cases(entries, _counts(threads), Settings(seconds, compile_limit, progress, target))
             for case in (case for name in _chosen("case", only, known) for case in known[name]):
                 reports.append(case())
                 progress.rest()
                 show(reports[-1])
         if data is not None:
-            write_whole(data, as_json(reports, describe()))
+            write_whole(data, as_json(reports, describe(target)))
         if markdown is not None:
-            rewrite_markdown(markdown, reports, describe())
+            name = FIGURES if target == HOST else f"{FIGURES} {target}"
+            rewrite_markdown(markdown, reports, describe(target), name)
     except CnncError as error:
         sys.exit(f"error: {error}")
     sys.exit(1 if any(report.failures for report in reports) else 0)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+from benchmarks.instruction_set import HOST
 from benchmarks.pinning import pinned
 from benchmarks.progress import Progress
 from benchmarks.rivals import COMPILED
@@ -18,11 +19,13 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Settings:
-    """The seconds each contestant gets, and those that PyTorch's compiler may take, 0 to leave it out."""
+    """The seconds each contestant gets, and those that PyTorch's compiler may take, 0 to leave it out; the
+    target that all are held to."""
 
     seconds: float
     compile_limit: float
     progress: Progress
+    target: str = HOST
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import cnnc
 from benchmarks import optional
 from benchmarks.agreement import agree
 from benchmarks.contest import Call, Comparison, Entrant, Settings, contest
-from benchmarks.rivals import ImageRival
+from benchmarks.instruction_set import HOST
+from benchmarks.rivals import ONNX_RUNTIME, ImageRival
 from benchmarks.zoo import Entry, calibration_images, sample
 from cnnc.ir.types import Array
 
@@ -35,8 +36,11 @@ def images_compared(entry: Entry, batch: int, threads: int, settings: Settings) 
         if (onnx_zoo := optional.find("onnx_zoo", *ONNX)) is None:
             missing.append(optional.missing("ONNX Runtime and OpenVINO"))
         else:
-            rivals += onnx_zoo.image_rivals(module, images, threads)
-    model = cnnc.compile(net, batch=batch, threads=threads, weights=state)
+            found = onnx_zoo.image_rivals(module, images, threads)
+            rivals += [r for r in found if settings.target == HOST or r.name != ONNX_RUNTIME]
+            if settings.target != HOST:
+                missing.append(f"{ONNX_RUNTIME} is left out: it cannot be held to {settings.target}")
+    model = cnnc.compile(net, batch, threads, state, settings.target)
     results = model(images)
     entrants = (_entrant(rival, results) for rival in rivals)
     return contest(title, lambda: model(images), entrants, missing, threads, settings)

@@ -11,17 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cnnc.backend import llvm
+from cnnc.compiler import find_target
 from cnnc.version import VERSION
 
 PACKAGES = ("numpy", "llvmlite", "torch", "onnxruntime", "openvino")
 
 
-def describe() -> Mapping[str, str]:
-    """In the order in which it is shown; packages that are not installed are left out."""
+def describe(target: str) -> Mapping[str, str]:
+    """In the order in which it is shown, with the target that systems are held to; packages that are not
+    installed are left out."""
     versions = {package: _version(package) for package in PACKAGES}
     return {
         "CPU": f"{cpu_name()}, {os.cpu_count()} cores",
-        "target": llvm.host().name,
+        "target": find_target(target).name,
         "system": f"{platform.system()} {platform.machine()}",
         "date": datetime.date.today().isoformat(),
         "cnnc": VERSION,

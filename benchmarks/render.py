@@ -13,7 +13,8 @@ from benchmarks.report import Cell, Report
 from cnnc.errors import CnncError
 from cnnc.files import reason, write_whole
 
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+FIGURES = "figures"
+"""What stands between the markers in a document; other tables have names of their own."""
 Machine = Mapping[str, str]
 
 
@@ -51,17 +52,19 @@ def as_json(reports: Sequence[Report], machine: Machine) -> str:
     return json.dumps({"machine": dict(machine), "reports": [r.as_data() for r in reports]}, indent=2)
 
 
-def rewrite_markdown(path: Path, reports: Sequence[Report], machine: Machine) -> None:
-    """Replace what stands between the markers. Raises CnncError where the file or a marker is missing."""
+def rewrite_markdown(path: Path, reports: Sequence[Report], machine: Machine, name: str = FIGURES) -> None:
+    """Replace what stands between the markers of that name. Raises CnncError where the file or a marker is
+    missing."""
     try:
         text = path.read_text()
     except OSError as error:
         raise CnncError(f"cannot read {path}: {reason(error)}") from None
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise CnncError(f"{path} lacks the lines {BEGIN} and {END}, between which the figures go")
-    write_whole(path, f"{head}{BEGIN}\n\n{markdown(reports, machine)}\n{END}{tail}")
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, *inside = text.split(begin)
+    if len(inside) != 1 or inside[0].count(end) != 1:
+        raise CnncError(f"{path} lacks the lines {begin} and {end}, between which the figures go")
+    tail = inside[0].partition(end)[2]
+    write_whole(path, f"{head}{begin}\n\n{markdown(reports, machine)}\n{end}{tail}")
 
 
 def markdown(reports: Sequence[Report], machine: Machine) -> str:

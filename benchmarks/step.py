@@ -13,7 +13,6 @@ from benchmarks.agreement import agree, typical
 from benchmarks.contest import Call, Comparison, Entrant, Settings, contest
 from benchmarks.rivals import Stepper, StepRival
 from benchmarks.zoo import Entry, calibration_images, sample
-from cnnc.frontend.network import Network
 from cnnc.ir.types import Array
 
 VALUE_LIMIT, CHANGE_LIMIT = 1e-3, 3e-2
@@ -47,15 +46,11 @@ def steps_compared(entry: Entry, batch: int, threads: int, settings: Settings) -
         state = torch_zoo.weights(torch_zoo.module(entry, entry.size, calibration_images(net)))
         compiles = settings.compile_limit > 0
         rivals = torch_zoo.step_rivals(entry, state, images, net.optimizer, threads, compiles)
-    ours = _ours(net, state, images, threads)
+    trainer = cnnc.compile_training(net, len(images[0]), threads, state, settings.target)
+    ours = Stepper(lambda rate: trainer.step(*images, rate)[0], trainer.weights)
     first = _first_step(ours, net.optimizer.lr, state)
     entrants = (_entrant(rival, net.optimizer.lr, state, first) for rival in rivals)
     return contest(title, lambda: ours.step(0.0), entrants, missing, threads, settings)
-
-
-def _ours(net: Network, state: Mapping[str, Array], images: tuple[Array, Array], threads: int) -> Stepper:
-    trainer = cnnc.compile_training(net, batch=len(images[0]), threads=threads, weights=state)
-    return Stepper(lambda rate: trainer.step(*images, rate)[0], trainer.weights)
 
 
 def _entrant(rival: StepRival, rate: float, state: Mapping[str, Array], ours: FirstStep) -> Entrant:

@@ -6,6 +6,7 @@ states every condition for taking one more, so that the report can give the same
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,10 @@ from cnnc.ir.op import Op, Trait
 from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2dInputGrad
 from cnnc.ops.winograd import WinogradConv2d
+
+LARGEST_WINDOW = 9
+"""Elements of a pooling window that is computed with a contraction: a whole window is a register tile, and
+12 accumulators are what the targets with fewest registers have. A global mean is better off by itself."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,8 @@ class _Growth:
         pooled = node.operands[0]
         if not _tiles(node.op, pooled.type) or pooled.type != anchor_node.result.type:
             return f"its windows do not tile {pooled.type}"
+        if _elements(node.op) > LARGEST_WINDOW:
+            return f"its windows have {_elements(node.op)} elements, more than registers hold beside the rest"
         if _cuts(anchor_node.op, node.op):
             return "its windows do not tile the tiles of the algorithm"
         return self._cycle(anchor, candidate) or self._owned(candidate)
@@ -192,6 +199,13 @@ def _reads_wholes(node: Node) -> bool:
 def _label(node: Node) -> str:
     """`relu %2`, for reasons."""
     return f"{node.op.name} %{node.results[0].name}"
+
+
+def _elements(pool: Op) -> int:
+    """Of a window."""
+    kernel = pool.attributes["kernel"]
+    assert isinstance(kernel, tuple)
+    return math.prod(kernel)
 
 
 def _cuts(op: Op, pool: Op) -> bool:
