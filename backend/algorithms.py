@@ -134,7 +134,7 @@ def _winograd_cycles(tile: _Pair, target: Target, layer: Layer, train: bool) -> 
     channels, maps = layer.channels, layer.maps
     if isinstance(layer.op, Conv2dInputGrad):
         channels, maps = maps, channels
-    packed = LayoutRules(target).packed("acb", 2, maps, 1, MANY_PIXELS).block
+    packed = LayoutRules(target).packed("cab", 2, maps, 1, MANY_PIXELS).block
     lanes = min(target.lanes, packed)
     work = Work(
         points, counts, channels, min(target.lanes, channels), -(-maps // packed), packed // lanes, lanes

@@ -162,7 +162,7 @@ class LayoutRules:
 
     def _transformed(self, u: TensorType) -> Layout:
         """Of u [P,C,K] for Winograd convolutions."""
-        return self.packed("acb", 2, u.shape[2], 1, MANY_PIXELS)
+        return self.packed("cab", 2, u.shape[2], 1, MANY_PIXELS)
 
     def _dense(self, op: Dense | DenseInputGrad | DenseWeightGrad, tensors: Tensors) -> LayoutRule:
         """The weights' inner axes lie in the order in which x has them."""

@@ -40,7 +40,7 @@ _Block = tuple[Affine, Affine, Affine]
 
 
 def winograd_conv2d(site: Site) -> Kernel:
-    """y [N,H',W',K] of x [N,H,W,C] and u [P,K/B,C,B]; for B = 1 u has no last axis."""
+    """y [N,H',W',K] of x [N,H,W,C] and u [K/B,P,C,B]; for B = 1 u has no last axis."""
     region = Region(site)
     assert isinstance(region.anchor, WinogradConv2d)
     if any(m % size for m, size in zip(region.anchor.tile, region.window, strict=True)):
@@ -74,7 +74,7 @@ class _Winograd:
         )  # fmt: skip
         self.blocks: Blocks = choose_blocks(site.target, work, 1 if site.exact_images else x.shape[0])
         self.marked = self.blocks.blocking.sizes[0] * site.each_image
-        self.streams = self.blocks.weight_bytes > site.target.l2_bytes
+        self.streams = 4 * u.size > site.target.l2_bytes
         self.tiles, self.panel = self.blocks.blocking.tiles, self.blocks.panel * packed
         self.data = self.k.scratch("data", (work.points, self.tiles * self.channels + LINE))
         self.products = self.k.scratch("products", (work.points, self.tiles * self.panel + LINE))
@@ -184,8 +184,8 @@ class _Winograd:
         def step(channel: Affine) -> None:
             if self.streams:
                 for line in range(0, vectors * lanes, LINE):
-                    self.weights.prefetch((p, block, channel + PREFETCH_BYTES // (4 * self.packed), line))
-            weights = [self.weights.load((p, block, channel, v * lanes), lanes) for v in range(vectors)]
+                    self.weights.prefetch((block, p, channel + PREFETCH_BYTES // (4 * self.packed), line))
+            weights = [self.weights.load((block, p, channel, v * lanes), lanes) for v in range(vectors)]
             for t in range(tiles):
                 value = self.data.splat((p, (tile + t) * self.channels + channel), lanes)
                 for v, weight in enumerate(weights):

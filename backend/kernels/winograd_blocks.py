@@ -22,7 +22,7 @@ MOST_TILES = 128
 THREADS = (2, 4)
 """Numbers of threads that a division should suit."""
 
-DATA_CYCLES = 2.5
+DATA_CYCLES = 3.5
 """Cycles per point of transforming a vector of data: loads, sums and stores."""
 
 RESULT_CYCLES = 1.5
@@ -98,7 +98,8 @@ class Blocks:
         transforms = tiles * work.points * (data * DATA_CYCLES + maps * RESULT_CYCLES)
         register_tiles = -(-tiles // pixels_for(target, tiles, work.width))
         step = work.channels * row_cycles(target, tiles, work.width) + register_tiles * START_CYCLES
-        products = work.points * self.panels * self.panel * step
+        accumulators = -(-tiles // register_tiles) * work.width
+        products = work.points * self.panels * self.panel * step * (1 + 1 / accumulators)
         return transforms + products + self._waiting_cycles(target)
 
     def _waiting_cycles(self, target: Target) -> float:

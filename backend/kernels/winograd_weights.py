@@ -1,6 +1,6 @@
 """The transformed weights of Winograd convolutions: G w G^T for every filter.
 
-w lies in blocks of maps, `Acdb{B}a` or flipped `Bcda{B}b`, and u as `aCb{B}c`: for each block of maps and
+w lies in blocks of maps, `Acdb{B}a` or flipped `Bcda{B}b`, and u as `Cab{B}c`: for each block of maps and
 each channel the filters of B maps lie together on both sides, so lanes are maps and a filter is transformed
 by straight code. What pads the last block of w is zero and becomes zero.
 
@@ -27,7 +27,7 @@ LINE = SCRATCH_ALIGNMENT // 4
 
 
 def winograd_weights(site: Site) -> Kernel:
-    """u [P, maps/B, channels, B] of w [maps/B, Kh, Kw, channels, B]; for B = 1 neither has its last axis."""
+    """u [maps/B, P, channels, B] of w [maps/B, Kh, Kw, channels, B]; for B = 1 neither has its last axis."""
     return _Weights(site).build()
 
 
@@ -62,7 +62,7 @@ class _Weights:
             with k.loop("p", 0, self.points) as p, k.loop("channel", first, stop) as channel:
                 for start in range(0, self.block, self.lanes):
                     value = points.load((p, (channel - first) * self.block + start), self.lanes)
-                    self.result.store((p, block, channel, start), value)
+                    self.result.store((block, p, channel, start), value)
         return k.build()
 
     def _transform(self, points: BufferHandle, first: Affine, place: tuple[Affine, Affine, int]) -> None:

@@ -69,7 +69,7 @@ def test_runs_of_channels_fit_the_cache(channels: int) -> None:
     sample, target = Sample(WinogradWeights((4, 4)), (f32(64, channels, 3, 3),)), TARGETS["avx2"]
     small = replace(target, l2_bytes=target.l2_bytes // 8)
     for machine in (target, small):
-        kernel = kernel_for(site_of(sample, machine, ("Acdb16a", "aCb16c")))
+        kernel = kernel_for(site_of(sample, machine, ("Acdb16a", "Cab16c")))
         assert kernel.scratch_bytes <= machine.l2_bytes // 2
         assert iterations(kernel) >= 4
         check_sample(sample, machine)
