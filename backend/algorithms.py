@@ -68,8 +68,11 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class Algorithms:
-    """The book of a target. With `strict` no algorithm that sums across taps in another order is offered;
-    `train` says that weights change with every run, so that transforming them counts."""
+    """The book of a target, the same for any number of threads, for no bit may depend on it.
+
+    With `strict` no algorithm that sums across taps in another order is offered; `train` says that weights
+    change with every run, so that transforming them counts.
+    """
 
     target: Target
     strict: bool = False
@@ -78,9 +81,9 @@ class Algorithms:
     def __call__(self, op: Op, operands: tuple[TensorType, ...], result: TensorType) -> tuple[Candidate, ...]:
         if not isinstance(op, Convolution) or isinstance(op, PartialWeightGrad):
             return ()
-        layer = _layer(op, operands, result)
+        layer, target = _layer(op, operands, result), self.target.suited_to()
         return tuple(
-            Candidate(a.name, a.cycles(self.target, layer, self.train), a.rewrite(layer))
+            Candidate(a.name, a.cycles(target, layer, self.train), a.rewrite(layer))
             for a in ALGORITHMS
             if a.applies(layer) and not (self.strict and a.rewrite(layer) is not None)
         )

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from cnnc.errors import UnsupportedError
+from cnnc.errors import CnncError, UnsupportedError
+
+COMMON_THREADS = 4
+"""What code suits that may run on any number of threads."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Target:
     `lanes` is float32 elements of a vector register, `registers` how many there are, `fma_units`
     vector FMAs started a cycle, `fma_latency` cycles until a result can be used. Cache sizes in bytes,
     `memory_bytes_per_cycle` what one core streams from memory in a cycle.
-    `fork_flops` is the least work for which waking the other threads pays.
+    `fork_flops` is the least work for which waking the other threads pays, `threads` how many are expected
+    to share it: kernels divide their work to suit so many. Any number gives the same bits.
     """
 
     name: str
@@ -39,11 +43,18 @@ class Target:
     l2_bytes: int = 512 * 1024
     memory_bytes_per_cycle: float = 7.0
     fork_flops: int = 400_000
+    threads: int = COMMON_THREADS
 
     @property
     def feature_text(self) -> str:
         """LLVM's attribute string, `+avx2,+fma`."""
         return ",".join(f"+{feature}" for feature in self.features)
+
+    def suited_to(self, threads: int = COMMON_THREADS) -> Target:
+        """The same machine, its code divided to suit so many threads. Raises CnncError for a wrong number."""
+        if not isinstance(threads, int) or threads < 1:
+            raise CnncError(f"threads must be a positive whole number, not {threads!r}")
+        return replace(self, threads=threads)
 
 
 _LINUX_X86 = "x86_64-unknown-linux-gnu"

@@ -85,7 +85,7 @@ class Unit:
         """
         texts = [emit_kernel(kernel, self.target) for kernel in self.kernels]
         texts.append(declarations(self.calls) + self.functions_ir())
-        keys = [f"{version()}\n{self.target}\n{text}" for text in texts]
+        keys = [f"{version()}\n{self.target.suited_to()}\n{text}" for text in texts]
         found = [cache.find(key) for key in keys]
         missing = sorted((i for i, code in enumerate(found) if code is None), key=lambda i: -len(texts[i]))
         generator = CodeGenerator(self.target)

@@ -34,16 +34,17 @@ def compile(
 ) -> Model:
     """Compile for inference, up to `batch` rows at a time.
 
-    `weights` are arrays by name, a file of them, or None for the network's first weights. `cache` keeps
-    kernels and whole networks on disk. `tune` is a file of measured choices (`cnnc tune`), `algorithm` the
-    name of one to take wherever it applies, and `strict` keeps every sum in the order of the definition.
-    `max_memory` is the most bytes of workspace, which is what is needed besides inputs, outputs and
-    parameters. Raises CnncError on what does not fit or cannot run here.
+    The code is divided to suit `threads` threads; any number gives the same bits. `weights` are arrays by
+    name, a file of them, or None for the network's first weights. `cache` keeps kernels and whole networks
+    on disk. `tune` is a file of measured choices (`cnnc tune`), `algorithm` the name of one to take wherever
+    it applies, and `strict` keeps every sum in the order of the definition. `max_memory` is the most bytes
+    of workspace, which is what is needed besides inputs, outputs and parameters. Raises CnncError on what
+    does not fit or cannot run here.
     """
     source = net if isinstance(net, Source) else source_of(net)
     source.check_runnable()
     arrays = source.weights(weights)
-    chosen = find_target(target)
+    chosen = find_target(target).suited_to(threads)
     preferences = chosen_preferences(tune, algorithm, chosen)
     request = Request(source, batch, False, chosen, preferences, strict, max_memory)
     found, native = load(request, threads, cache)
@@ -69,7 +70,7 @@ def compile_training(
     """
     source = net if isinstance(net, Source) else source_of(net)
     arrays = source.weights(weights)
-    chosen = find_target(target)
+    chosen = find_target(target).suited_to(threads)
     preferences = chosen_preferences(tune, algorithm, chosen)
     request = Request(source, batch, True, chosen, preferences, strict, max_memory)
     found, native = load(request, threads, cache)

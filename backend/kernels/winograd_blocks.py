@@ -2,8 +2,9 @@
 
 A block of tiles by a part of the maps is an iteration of the parallel nest. It transforms its data once,
 then computes a panel of the part at a time. Larger blocks read the weights less often and fill register tiles
-better; smaller ones stay in the second-level cache and occupy more threads. Parts transform the data again,
-for the sake of threads. The model below counts cycles and takes the cheapest division.
+better; smaller ones stay in the second-level cache and occupy more threads, of which the target says how many
+are expected. Parts transform the data again, for the sake of threads. The model below counts cycles and takes
+the cheapest division.
 """
 
 from __future__ import annotations
@@ -18,9 +19,6 @@ from cnnc.backend.target import Target
 
 MOST_TILES = 128
 """Tiles of a block at most: far more than it takes to pay for reading the weights."""
-
-THREADS = (2, 4)
-"""Numbers of threads that a division should suit."""
 
 DATA_CYCLES = 3.5
 """Cycles per point of transforming a vector of data: loads, sums and stores."""
@@ -87,9 +85,9 @@ class Blocks:
         return 4 * work.points * work.channels * maps
 
     def cycles(self, target: Target) -> float:
-        """Of all iterations together, and of threads that wait for the last, averaged over `THREADS`."""
-        shares = [-(-self.iterations // threads) * threads / self.iterations for threads in THREADS]
-        return self.iterations * self._iteration_cycles(target) * sum(shares) / len(shares)
+        """Of all iterations together, and of threads that wait for the last."""
+        turns = -(-self.iterations // target.threads)
+        return turns * target.threads * self._iteration_cycles(target)
 
     def _iteration_cycles(self, target: Target) -> float:
         """Of one iteration: both transforms, the products, and waiting for memory."""

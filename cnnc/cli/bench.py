@@ -85,7 +85,7 @@ def bench(
     """
     source = load_source(net)
     source.check_runnable()
-    compiled = compiling.unit(source, chosen_batch(batch, train), train)
+    compiled = compiling.unit(source, chosen_batch(batch, train), train, threads)
     if layers or roofline:
         _by_layer(compiled, threads, seconds, roofline, as_json)
         return

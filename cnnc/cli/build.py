@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from cnnc.backend.target import COMMON_THREADS
 from cnnc.cli.common import (
+    MAX_THREADS,
     batch_option,
     chosen_batch,
     load_source,
@@ -31,6 +33,14 @@ from cnnc.products import Emit, build_product
 @weights_option
 @click.option("--external-weights", is_flag=True, help="Leave the weights outside.")
 @batch_option(None)
+@click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(1, MAX_THREADS),
+    default=COMMON_THREADS,
+    show_default=True,
+    help="Divide the work to suit so many threads. The code runs on any number, with the same bits.",
+)
 @compile_options
 def build(
     net: str,
@@ -40,6 +50,7 @@ def build(
     weights: str | None,
     external_weights: bool,
     batch: int | None,
+    threads: int,
     compiling: Compiling,
 ) -> None:
     """Compile NET to a file that needs no Python: for inference or, with --train, for training.
@@ -61,7 +72,7 @@ def build(
         raise click.UsageError("--train starts from weights inside: leave out --external-weights")
     source = load_source(net)
     arrays = None if external_weights or kind.is_text else source.weights(weights)
-    compiled = compiling.unit(source, chosen_batch(batch, train), train)
+    compiled = compiling.unit(source, chosen_batch(batch, train), train, threads)
     product = build_product(compiled, kind, out, arrays)
     header = f", {product.header}" if product.header else ""
     click.echo(

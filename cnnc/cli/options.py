@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from cnnc.backend.algorithms import ALGORITHMS, Algorithms
-from cnnc.backend.target import Target
+from cnnc.backend.target import COMMON_THREADS, Target
 from cnnc.cli.common import target_option
 from cnnc.compiler import chosen_preferences, compile, compile_training, find_target
 from cnnc.model import Model
@@ -81,21 +81,22 @@ class Compiling:
     strict: bool
     max_memory: int | None
 
-    @property
-    def machine(self) -> Target:
-        """Raises CnncError for a target there is not."""
-        return find_target(self.target)
+    def machine(self, threads: int = COMMON_THREADS) -> Target:
+        """The target, its code divided to suit so many threads. Raises CnncError for one there is not."""
+        return find_target(self.target).suited_to(threads)
 
     def algorithms(self, train: bool) -> ChooseAlgorithms:
         """The pass that chooses algorithms as the options say."""
-        preferences = chosen_preferences(self.tune, self.algorithm, self.machine)
-        return ChooseAlgorithms(Algorithms(self.machine, self.strict, train=train), preferences)
+        machine = self.machine()
+        preferences = chosen_preferences(self.tune, self.algorithm, machine)
+        return ChooseAlgorithms(Algorithms(machine, self.strict, train=train), preferences)
 
-    def unit(self, source: Source, batch: int, train: bool) -> CompiledUnit:
+    def unit(self, source: Source, batch: int, train: bool, threads: int = COMMON_THREADS) -> CompiledUnit:
         """The network for inference or training. Raises CnncError for what cannot be compiled so."""
-        preferences = chosen_preferences(self.tune, self.algorithm, self.machine)
+        machine = self.machine(threads)
+        preferences = chosen_preferences(self.tune, self.algorithm, machine)
         made = training_unit if train else inference_unit
-        return made(source, batch, self.machine, preferences, self.strict, self.max_memory)
+        return made(source, batch, machine, preferences, self.strict, self.max_memory)
 
     def model(self, source: Source, batch: int, threads: int, weights: str | None) -> Model:
         """The network for inference in this process."""

@@ -55,7 +55,7 @@ def tune(
       cnnc build examples/resnet18.py -o resnet18 --tune resnet18.tune.json
     """
     check_place(str(out))
-    source, machine = load_source(net), find_target(target)
+    source, machine = load_source(net), find_target(target).suited_to(threads)
     source.check_runnable()
 
     def tell(algorithm: str) -> None:
