@@ -13,6 +13,7 @@ from benchmarks.contest import Settings
 from benchmarks.convolutions import CONV1X1, CONV3X3, convolution
 from benchmarks.instruction_set import HOST, LIMITS, hold_to
 from benchmarks.machine import describe
+from benchmarks.memory import arenas, peak_memory
 from benchmarks.networks import inference, training
 from benchmarks.progress import Progress
 from benchmarks.render import FIGURES, as_json, rewrite_markdown, show
@@ -22,7 +23,7 @@ from cnnc.errors import CnncError
 from cnnc.files import write_whole
 
 Case = Callable[[], Report]
-NAMES = ("conv3x3", "conv1x1", "compile", "inference", "training")
+NAMES = ("conv3x3", "conv1x1", "compile", "memory", "inference", "training")
 
 
 def cases(
@@ -33,6 +34,7 @@ def cases(
         "conv3x3": (lambda: convolution(CONV3X3, settings.seconds),),
         "conv1x1": (lambda: convolution(CONV1X1, settings.seconds),),
         "compile": (compile_time,),
+        "memory": (lambda: arenas(entries), peak_memory),
         "inference": tuple(lambda count=count: inference(entries, count, settings) for count in threads),
         "training": tuple(lambda count=count: training(entries, count, settings) for count in threads),
     }

@@ -1,4 +1,5 @@
-"""How long cnnc takes from a network to a callable function, without a cache and from the cache."""
+"""How long cnnc takes from a network to a callable function, without a cache and from the cache, and how
+much code comes of it."""
 
 from __future__ import annotations
 
@@ -6,48 +7,74 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.report import Report
+from benchmarks.report import Cell, Report
 from benchmarks.rounds import Timing
-from benchmarks.zoo import BY_NAME
+from benchmarks.zoo import BY_NAME, Entry
 from cnnc.backend import llvm
 from cnnc.backend.cache import ObjectCache
+from cnnc.executable import Executable, Request, executable
 from cnnc.native import Code, Native
-from cnnc.source import Source, source_of
-from cnnc.units import CompiledUnit, inference_unit, training_unit
+from cnnc.passes.choose_algorithms import NO_PREFERENCES
+from cnnc.source import source_of
+from cnnc.units import inference_unit, training_unit
 
-REPEATS = 3
-NETWORK, BATCH = "lenet5", 64
+NETWORKS = ("lenet5", "resnet50")
+COLD, CACHED = 3, 5
+"""Repetitions; of the best and the median of them is told."""
+STEP_BATCH = 8
+"""Images of a training step where no other number is compared."""
 
 
 def compile_time() -> Report:
-    """LeNet-5 for inference of one image and for training, each REPEATS times with a fresh cache."""
-    source = source_of(BY_NAME[NETWORK].declare(BY_NAME[NETWORK].size))
-    _load(inference_unit(source, 1, llvm.host()), ObjectCache(None))  # LLVM starts once a process
-    rows = []
-    for name, train in (("inference", False), ("training", True)):
-        cold, cached = Timing(), Timing()
-        for _ in range(REPEATS):
-            with tempfile.TemporaryDirectory() as folder:
-                cache = ObjectCache(Path(folder))
-                cold.seconds.append(_seconds(source, train, cache))
-                cached.seconds.append(_seconds(source, train, cache))
-        kernels = float(len(_unit(source, train).unit.kernels))
-        for state, timing in (("cold", cold), ("cached", cached)):
-            rows.append((f"{name}, {state}", timing.best_ms, timing.median_ms, kernels))
-    headers = ("LeNet-5", "best ms", "median ms", "kernels")
-    figures = {f"{str(name).replace(', ', '_')}_ms": best for name, best, _, _ in rows}
-    return Report("compile", "Compile time", headers, tuple(rows), figures)
+    """Inference of one image and a training step of two networks, each time with a fresh cache."""
+    _ready(_request(BY_NAME[NETWORKS[0]], False), ObjectCache(None))  # LLVM starts once a process
+    rows: list[tuple[Cell, ...]] = []
+    figures: dict[str, float] = {}
+    for entry in (BY_NAME[name] for name in NETWORKS):
+        for train in (False, True):
+            cold, cached, kernels, code = _measured(_request(entry, train))
+            what = "training" if train else "inference"
+            rows.append(
+                (f"{entry.title}, {what}", cold.best_ms, cold.median_ms, cached.best_ms, kernels, code)
+            )
+            figures |= {
+                f"{entry.name}/{what}/cold ms": cold.best_ms,
+                f"{entry.name}/{what}/cached ms": cached.best_ms,
+                f"{entry.name}/{what}/code kB": code,
+            }
+    headers = ("network", "cold, best ms", "cold, median ms", "cached, best ms", "kernels", "code kB")
+    return Report("compile", "Compile time and size of the code", headers, tuple(rows), figures)
 
 
-def _seconds(source: Source, train: bool, cache: ObjectCache) -> float:
+def _request(entry: Entry, train: bool) -> Request:
+    source = source_of(entry.declare(entry.size))
+    batch = (entry.step_batch or STEP_BATCH) if train else 1
+    return Request(source, batch, train, llvm.host(), NO_PREFERENCES, strict=False)
+
+
+def _measured(request: Request) -> tuple[Timing, Timing, float, float]:
+    """The times without and from the cache, how many kernels there are, and their kilobytes as objects."""
+    cold, cached = Timing(), Timing()
+    for _ in range(COLD):
+        with tempfile.TemporaryDirectory() as folder:
+            cache = ObjectCache(Path(folder))
+            cold.seconds.append(_seconds(request, cache))
+            for _ in range(CACHED):
+                cached.seconds.append(_seconds(request, cache))
+    made = training_unit if request.train else inference_unit
+    kernels = len(made(request.source, request.batch, request.target).unit.kernels)
+    size = sum(map(len, executable(request, ObjectCache(None)).objects))
+    return cold, cached, float(kernels), size / 1e3
+
+
+def _seconds(request: Request, cache: ObjectCache) -> float:
     start = time.perf_counter()
-    _load(_unit(source, train), cache)
+    _ready(request, cache)
     return time.perf_counter() - start
 
 
-def _unit(source: Source, train: bool) -> CompiledUnit:
-    return training_unit(source, BATCH, llvm.host()) if train else inference_unit(source, 1, llvm.host())
-
-
-def _load(compiled: CompiledUnit, cache: ObjectCache) -> Native:
-    return Native(Code.of(compiled.unit, compiled.workspace_bytes, cache), 1)
+def _ready(request: Request, cache: ObjectCache) -> tuple[Executable, Native]:
+    """Loaded into this process, with nothing but the packing of weights left to do."""
+    found = executable(request, cache)
+    name, workspace = found.interface.name, found.interface.workspace_bytes
+    return found, Native(Code(name, request.target, found.objects, workspace), 1)

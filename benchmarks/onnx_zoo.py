@@ -20,14 +20,14 @@ OPSET = 17
 
 def image_rivals(module: Any, images: Array, threads: int) -> list[ImageRival]:
     """Both on the same exported bytes, with float32 arithmetic and all their graph optimizations."""
-    exported = _exported(module, images)
+    network = exported(module, images)
     return [
-        ImageRival(ONNX_RUNTIME, lambda: _onnx_runtime(exported, images, threads)),
-        ImageRival(OPENVINO, lambda: _openvino(exported, images, threads)),
+        ImageRival(ONNX_RUNTIME, lambda: _onnx_runtime(network, images, threads)),
+        ImageRival(OPENVINO, lambda: _openvino(network, images, threads)),
     ]
 
 
-def _exported(module: Any, images: Array) -> bytes:
+def exported(module: Any, images: Array) -> bytes:
     """The module in inference mode, for exactly this batch."""
     target = io.BytesIO()
     with warnings.catch_warnings():
@@ -44,10 +44,10 @@ def _exported(module: Any, images: Array) -> bytes:
     return target.getvalue()
 
 
-def _onnx_runtime(exported: bytes, images: Array, threads: int) -> Callable[[], Array]:
+def _onnx_runtime(network: bytes, images: Array, threads: int) -> Callable[[], Array]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
     def run() -> Array:
         results: Array = session.run(None, {"image": images})[0]
@@ -56,7 +56,7 @@ def _onnx_runtime(exported: bytes, images: Array, threads: int) -> Callable[[], 
     return run
 
 
-def _openvino(exported: bytes, images: Array, threads: int) -> Callable[[], Array]:
+def _openvino(network: bytes, images: Array, threads: int) -> Callable[[], Array]:
     core = openvino.Core()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
@@ -64,7 +64,7 @@ def _openvino(exported: bytes, images: Array, threads: int) -> Callable[[], Arra
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    request = core.compile_model(core.read_model(exported), "CPU", settings).create_infer_request()
+    request = core.compile_model(core.read_model(network), "CPU", settings).create_infer_request()
 
     def run() -> Array:
         results: Array = request.infer([images], share_inputs=True, share_outputs=True)[0]
