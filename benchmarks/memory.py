@@ -3,7 +3,6 @@ that of a process that runs the same network in ONNX Runtime."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,12 @@ options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = options.inter_op_num_threads = 1
 session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 numpy.save(sys.argv[3], session.run(None, {"image": numpy.load(sys.argv[2])})[0])
+"""
+
+PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
@@ -72,10 +77,7 @@ def peak_memory() -> Report:
 
 
 def _peak(command: list[str]) -> int:
-    """Bytes of the largest resident set of a process that must succeed."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command[0])
-    return usage.ru_maxrss * 1024
+    """Bytes of the largest resident set of a process that must succeed. A small process starts it, for at
+    first it counts what its parent has."""
+    launched = subprocess.run([sys.executable, "-c", PEAK, *command], check=True, capture_output=True)
+    return int(launched.stdout.split()[-1]) * 1024

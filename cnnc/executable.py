@@ -6,8 +6,11 @@ Model and Trainer need nothing else, so a network that was compiled before start
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,17 +89,30 @@ def executable(request: Request, cache: ObjectCache) -> Executable:
 
     def built() -> bytes:
         unit = training_unit if request.train else inference_unit
-        compiled = unit(
-            request.source,
-            request.batch,
-            request.target,
-            request.preferences,
-            request.strict,
-            request.max_memory,
-        )
+        with _no_collecting():
+            compiled = unit(
+                request.source,
+                request.batch,
+                request.target,
+                request.preferences,
+                request.strict,
+                request.max_memory,
+            )
         return Executable(compiled.interface(False), compiled.unit.objects(cache)).to_bytes()
 
     return Executable.from_bytes(cache.get(f"executable\n{request.key}", built))
+
+
+@contextmanager
+def _no_collecting() -> Iterator[None]:
+    """Compiling makes many small objects and no rubbish in cycles: looking for some takes long."""
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_collecting:
+            gc.enable()
 
 
 def _interface(fields: dict[str, object]) -> Interface:

@@ -8,6 +8,7 @@ updated as soon as its gradient is there, so that the gradients are not all aliv
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Iterable
 from dataclasses import replace
 
 import networkx as nx
@@ -57,11 +58,20 @@ class _Memory:
         self.graph = settled.graph
         self.begun: set[Value] = set()
         self.readers: dict[Value, set[int]] = {}
-        for value in self.graph.producer:
-            self.readers.setdefault(self._root(value), set()).update(self.graph.users[value])
+        self.writers: dict[Value, set[int]] = {}
+        self.known: dict[int, int] = {}
+        for index, node in enumerate(self.graph.nodes):
+            for value in node.results:
+                self.readers.setdefault(self._root(value), set()).update(self.graph.users[value])
+                self.writers.setdefault(self._root(value), set()).add(index)
 
     def growth(self, index: int) -> int:
         """Bytes of arena that are live after the node has run, less those before."""
+        if index not in self.known:
+            self.known[index] = self._growth(index)
+        return self.known[index]
+
+    def _growth(self, index: int) -> int:
         node = self.graph.nodes[index]
         roots = {self._root(o) for o in node.operands}
         freed = [root for root in roots if self.readers.get(root) == {index}]
@@ -69,10 +79,20 @@ class _Memory:
         return sum(map(self._nbytes, taken)) - sum(map(self._nbytes, freed))
 
     def run(self, index: int) -> None:
-        """Note that the node has read its operands and written its results."""
-        self.begun.update(map(self._root, self.graph.nodes[index].results))
-        for operand in self.graph.nodes[index].operands:
-            self.readers.get(self._root(operand), set()).discard(index)
+        """Note that the node has read its operands and written its results: what its neighbours would take
+        or free may be another amount now."""
+        written = {self._root(result) for result in self.graph.nodes[index].results}
+        self.begun |= written
+        for root in map(self._root, self.graph.nodes[index].operands):
+            readers = self.readers.get(root, set())
+            readers.discard(index)
+            self._forget(readers)
+        for root in written:
+            self._forget(self.writers[root])
+
+    def _forget(self, nodes: Iterable[int]) -> None:
+        for node in nodes:
+            self.known.pop(node, None)
 
     def _root(self, value: Value) -> Value:
         value = self.settled.views.get(value, value)

@@ -19,6 +19,9 @@ from cnnc.backend.target import TARGETS, Target
 from cnnc.backend.unit import Unit
 from cnnc.compiler import compile, compile_training, find_target
 from cnnc.errors import CnncError, FormatError, ShapeError, UnsupportedError
+from cnnc.frontend.activations import relu
+from cnnc.frontend.layers import conv2d
+from cnnc.frontend.network import Network
 from cnnc.frontend.weights import save_weights
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.graph import Graph
@@ -298,3 +301,16 @@ def test_the_cache_is_where_xdg_says(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_find_target() -> None:
     assert find_target("host") == host()
     assert find_target("avx2") is TARGETS["avx2"]
+
+
+def test_code_for_any_number_of_threads_gives_the_same_bits() -> None:
+    """Kernels divide their work to suit the threads; what is added up, and in which order, stays."""
+    net = Network("threads")
+    x = net.input(32, 19, 19)
+    for _ in range(2):
+        x = conv2d(x, 64, 3, pad="same", activation=relu)
+    net.output(x)
+    image = np.random.default_rng(0).standard_normal((1, 32, 19, 19), np.float32)
+    first, *others = (compile(net, threads=threads)(image) for threads in (1, 2, 3, 7))
+    for other in others:
+        np.testing.assert_array_equal(first, other)

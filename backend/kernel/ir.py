@@ -43,13 +43,17 @@ class Affine:
 
     def __add__(self, other: Affine | int) -> Affine:
         other = affine(other)
+        if not other.terms:
+            return Affine(self.constant + other.constant, self.terms)
         terms = dict(self.terms)
         for variable, coefficient in other.terms:
             terms[variable] = terms.get(variable, 0) + coefficient
         return Affine.of(self.constant + other.constant, terms)
 
     def __mul__(self, factor: int) -> Affine:
-        return Affine.of(self.constant * factor, {v: c * factor for v, c in self.terms})
+        if not factor:
+            return Affine()
+        return Affine(self.constant * factor, tuple([(v, c * factor) for v, c in self.terms]))
 
     def __sub__(self, other: Affine | int) -> Affine:
         return self + affine(other) * -1

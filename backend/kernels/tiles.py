@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from cnnc.backend.target import Target
 
@@ -88,6 +89,7 @@ def vectors_for(target: Target, field: Field, vectors: int) -> int:
     )
 
 
+@cache
 def shape_for(target: Target, field: Field, vectors: int) -> Shape:
     """The best tiles of `vectors` for a field: of equally fast ones the lowest, and then the one that loads
     least. Rows are joined in pairs where a tile holds whole rows. A window too large for the registers
@@ -116,7 +118,8 @@ def _total(target: Target, field: Field, vectors: int, block: int) -> float:
 
 
 def _shapes(target: Target, field: Field, vectors: int) -> Iterator[Shape]:
-    for columns in range(field.window[1], field.columns + 1, field.window[1]):
+    most = min(field.columns, usable_registers(target) // vectors)
+    for columns in range(field.window[1], most + 1, field.window[1]):
         for rows in field.window[0], 2 * field.window[0]:
             joined = rows > field.window[0]
             if joined and (columns < field.columns or rows > field.rows):
@@ -128,10 +131,11 @@ def _shapes(target: Target, field: Field, vectors: int) -> Iterator[Shape]:
 
 def _field_cycles(target: Target, field: Field, rows: int, columns: int, vectors: int) -> float:
     """Cycles of a step over all tiles of a field, those at its end smaller."""
-    wide = split(field.columns, columns, field.window[1])
+    parts = split(field.columns, columns, field.window[1])
+    widths = [(width, parts.count(width)) for width in {parts[0], parts[-1]}]
     whole, rest = divmod(field.rows, rows)
     heights = ((rows, whole), (rest, 1)) if rest else ((rows, whole),)
     return sum(
-        count * sum(step_cycles(target, RegisterTile(height * width, vectors)) for width in wide)
+        count * sum(n * step_cycles(target, RegisterTile(height * width, vectors)) for width, n in widths)
         for height, count in heights
     )
