@@ -63,6 +63,9 @@ def cases(
     help="Hold all systems to this instruction set.",
 )
 @click.option("--json", "data", type=click.Path(path_type=Path), help="Also write all of it, unrounded.")
+@click.option(
+    "--section", metavar="S", default=FIGURES, show_default=True, help="The part that --markdown rewrites."
+)
 @click.option("--markdown", type=click.Path(path_type=Path), help="Also rewrite the figures in this file.")
 def main(
     only: str,
@@ -72,6 +75,7 @@ def main(
     compile_limit: float,
     target: str,
     data: Path | None,
+    section: str,
     markdown: Path | None,
 ) -> None:
     """Measure cnnc beside PyTorch, ONNX Runtime, OpenVINO and the FMA peak, in one process."""
@@ -88,8 +92,7 @@ def main(
         if data is not None:
             write_whole(data, as_json(reports, describe(target)))
         if markdown is not None:
-            name = FIGURES if target == HOST else f"{FIGURES} {target}"
-            rewrite_markdown(markdown, reports, describe(target), name)
+            rewrite_markdown(markdown, reports, describe(target), section)
     except CnncError as error:
         sys.exit(f"error: {error}")
     sys.exit(1 if any(report.failures for report in reports) else 0)

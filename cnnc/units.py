@@ -104,6 +104,7 @@ def inference_unit(
     """
     _check_batch(batch)
     limits = _Limits(source, max_memory)
+    target = limits.suited(target)
     algorithms = ChooseAlgorithms(Algorithms(target, strict), preferences)
     passes = prepared_passes(batch, algorithms)
     compilation = compile_within(limits.of("inference"), source.graph, passes, target, batch=batch)
@@ -122,6 +123,7 @@ def training_unit(
     `max_memory` bytes of workspace a step computes activations again instead of keeping them."""
     _check_batch(batch)
     limits = _Limits(source, max_memory)
+    target = limits.suited(target)
     graph = source.loss_graph()
     algorithms = ChooseAlgorithms(Algorithms(target, strict, train=True), preferences)
     passes = training_passes(batch, source.optimizer, algorithms)
@@ -142,6 +144,11 @@ class _Limits:
         given = self.max_memory
         if given is not None and (not isinstance(given, int | np.integer) or given < 0):
             raise CnncError(f"max_memory must be a whole number of bytes, not {given!r}")
+
+    def suited(self, target: Target) -> Target:
+        """The target for code within the limit: what suits few threads works on larger blocks, in more
+        scratch memory."""
+        return target if self.max_memory is None else target.suited_to()
 
     def of(self, what: str) -> Limit | None:
         if self.max_memory is None:
