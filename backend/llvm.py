@@ -110,16 +110,26 @@ def _optimize(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
 
 
 class Jit:
-    """Object code of this process: functions by name, alive as long as the object."""
+    """Object code of this process: functions by name, alive as long as the object.
+
+    JITLink puts all sections of an object side by side. LLVM's older loader asks for them one by one, and
+    ends a process whose memory is so full that they come to lie more than two gigabytes apart.
+    """
 
     def __init__(self, target: Target, objects: Sequence[bytes]) -> None:
         machine = _machine(replace(target, triple=llvm.get_process_triple()))
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        self._compiler = llvm.create_lljit_compiler(machine, use_jit_link=True)
+        library = llvm.JITLibraryBuilder().add_current_process()
         for code in objects:
-            self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-        self._engine.finalize_object()
+            library.add_object_img(code)
+        self._kept = [library.link(self._compiler, _LIBRARY)]
 
     def address(self, name: str) -> int:
         """Where a function or constant lies."""
-        found: int = self._engine.get_function_address(name)
+        self._kept.append(self._compiler.lookup(_LIBRARY, name))
+        found: int = self._kept[-1][name]
         return found
+
+
+_LIBRARY = "code"
+"""The name of the objects within a compiler of their own."""

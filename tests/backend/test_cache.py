@@ -122,3 +122,11 @@ def test_default_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     for unset in ("", "relative/path"):
         monkeypatch.setenv("XDG_CACHE_HOME", unset)
         assert default_directory() == Path.home() / ".cache" / "cnnc"
+
+
+def test_many_entries_are_kept_at_once(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path)
+    cache.keep({"a": b"one", "b": b"two"})
+    assert (cache.find("a"), cache.find("b"), cache.find("c")) == (b"one", b"two", None)
+    cache.keep({})
+    ObjectCache(None).keep({"a": b"one"})

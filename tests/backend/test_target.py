@@ -6,7 +6,7 @@ import pytest
 
 from cnnc.backend.llvm import host, host_features
 from cnnc.backend.target import TARGETS, match_host, named_target
-from cnnc.errors import UnsupportedError
+from cnnc.errors import CnncError, UnsupportedError
 
 LINUX = "x86_64-unknown-linux-gnu"
 
@@ -64,3 +64,11 @@ def test_this_machine_has_what_its_target_asks_for() -> None:
     if target.name != "arm64":
         assert set(target.features) <= host_features()
     assert target.lanes * 4 <= 64
+
+
+def test_a_target_suits_any_number_of_threads() -> None:
+    target = TARGETS["avx2"]
+    assert target.suited_to(1).threads == 1
+    assert target.suited_to(1).suited_to() == target
+    with pytest.raises(CnncError, match="threads must be a positive whole number, not 0"):
+        target.suited_to(0)

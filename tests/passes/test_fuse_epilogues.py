@@ -18,6 +18,7 @@ from cnnc.ops.conv import Conv2d
 from cnnc.ops.elementwise import Relu
 from cnnc.ops.fused import Fused
 from cnnc.ops.optimizer import Adam
+from cnnc.ops.pool import MeanPool2d
 from cnnc.passes.append_updates import training_graph
 from cnnc.passes.eliminate_dead_code import EliminateDeadCode
 from cnnc.passes.fuse_epilogues import FuseEpilogues
@@ -121,3 +122,16 @@ def test_who_waits_for_a_region_is_not_taken_into_it_and_keeps_waiting() -> None
     fused, waiting = FuseEpilogues()(b.build([outer, late])).nodes
     assert fused.results == (outer,) and waiting.results == (late,)
     assert waiting.after == (outer,)
+
+
+@pytest.mark.parametrize(("size", "is_fused"), [(2, True), (3, True), (4, False), (7, False)])
+def test_a_pool_joins_a_contraction_if_its_window_fits_the_registers(size: int, is_fused: bool) -> None:
+    b = GraphBuilder("means")
+    x, w = b.input("x", f32(1, 2, size, size)), b.param("w", f32(3, 2, 1, 1))
+    mean = b.emit(MeanPool2d((size, size), (size, size)), b.emit(Conv2d(), x, w))
+    graph = b.build([mean])
+    assert (len(FuseEpilogues()(graph).nodes) == 1) is is_fused
+    reasons = [refusal.reason for refusal in find_regions(graph).refusals]
+    assert reasons == (
+        [] if is_fused else [f"its windows have {size**2} elements, more than registers hold beside the rest"]
+    )
