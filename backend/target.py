@@ -52,9 +52,14 @@ class Target:
 
     def suited_to(self, threads: int = COMMON_THREADS) -> Target:
         """The same machine, its code divided to suit so many threads. Raises CnncError for a wrong number."""
-        if not isinstance(threads, int) or threads < 1:
-            raise CnncError(f"threads must be a positive whole number, not {threads!r}")
+        check_threads(threads)
         return replace(self, threads=threads)
+
+
+def check_threads(threads: int) -> None:
+    """Raises CnncError for what is no number of threads."""
+    if not isinstance(threads, int) or threads < 1:
+        raise CnncError(f"threads must be a positive whole number, not {threads!r}")
 
 
 _LINUX_X86 = "x86_64-unknown-linux-gnu"

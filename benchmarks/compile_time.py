@@ -12,11 +12,10 @@ from benchmarks.rounds import Timing
 from benchmarks.zoo import BY_NAME, Entry
 from cnnc.backend import llvm
 from cnnc.backend.cache import ObjectCache
-from cnnc.executable import Executable, Request, executable
-from cnnc.native import Code, Native
+from cnnc.compiler import load
+from cnnc.executable import Request, executable
 from cnnc.passes.choose_algorithms import NO_PREFERENCES
 from cnnc.source import source_of
-from cnnc.units import inference_unit, training_unit
 
 NETWORKS = ("lenet5", "resnet50")
 COLD, CACHED = 3, 5
@@ -27,7 +26,7 @@ STEP_BATCH = 8
 
 def compile_time() -> Report:
     """Inference of one image and a training step of two networks, each time with a fresh cache."""
-    _ready(_request(BY_NAME[NETWORKS[0]], False), ObjectCache(None))  # LLVM starts once a process
+    load(_request(BY_NAME[NETWORKS[0]], False), 1, ObjectCache(None))  # LLVM starts once a process
     rows: list[tuple[Cell, ...]] = []
     figures: dict[str, float] = {}
     for entry in (BY_NAME[name] for name in NETWORKS):
@@ -61,20 +60,12 @@ def _measured(request: Request) -> tuple[Timing, Timing, float, float]:
             cold.seconds.append(_seconds(request, cache))
             for _ in range(CACHED):
                 cached.seconds.append(_seconds(request, cache))
-    made = training_unit if request.train else inference_unit
-    kernels = len(made(request.source, request.batch, request.target).unit.kernels)
+    kernels = len(request.compiled().unit.kernels)
     size = sum(map(len, executable(request, ObjectCache(None)).objects))
     return cold, cached, float(kernels), size / 1e3
 
 
 def _seconds(request: Request, cache: ObjectCache) -> float:
     start = time.perf_counter()
-    _ready(request, cache)
+    load(request, 1, cache)
     return time.perf_counter() - start
-
-
-def _ready(request: Request, cache: ObjectCache) -> tuple[Executable, Native]:
-    """Loaded into this process, with nothing but the packing of weights left to do."""
-    found = executable(request, cache)
-    name, workspace = found.interface.name, found.interface.workspace_bytes
-    return found, Native(Code(name, request.target, found.objects, workspace), 1)

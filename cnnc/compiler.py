@@ -47,7 +47,7 @@ def compile(
     chosen = find_target(target).suited_to(threads)
     preferences = chosen_preferences(tune, algorithm, chosen)
     request = Request(source, batch, False, chosen, preferences, strict, max_memory)
-    found, native = load(request, threads, cache)
+    found, native = load(request, threads, ObjectCache(default_directory() if cache else None))
     return Model(found.interface, arrays, native)
 
 
@@ -73,7 +73,7 @@ def compile_training(
     chosen = find_target(target).suited_to(threads)
     preferences = chosen_preferences(tune, algorithm, chosen)
     request = Request(source, batch, True, chosen, preferences, strict, max_memory)
-    found, native = load(request, threads, cache)
+    found, native = load(request, threads, ObjectCache(default_directory() if cache else None))
     return Trainer(found.interface, source.optimizer, arrays, native)
 
 
@@ -91,9 +91,9 @@ def chosen_preferences(tune: str | Path | None, algorithm: str | None, target: T
     return Preferences(algorithm, {} if tune is None else read_tuning(tune, target))
 
 
-def load(request: Request, threads: int, cache: bool = True) -> tuple[Executable, Native]:
+def load(request: Request, threads: int, cache: ObjectCache) -> tuple[Executable, Native]:
     """A request's executable, compiled if the cache lacks it, and loaded into this process."""
-    found = executable(request, ObjectCache(default_directory() if cache else None))
+    found = executable(request, cache)
     interface = found.interface
     code = Code(interface.name, request.target, found.objects, interface.workspace_bytes)
     return found, Native(code, threads)

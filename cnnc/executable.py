@@ -22,7 +22,7 @@ from cnnc.backend.target import Target
 from cnnc.ir.printer import print_graph
 from cnnc.passes.choose_algorithms import Preferences
 from cnnc.source import Source
-from cnnc.units import inference_unit, training_unit
+from cnnc.units import CompiledUnit, inference_unit, training_unit
 from cnnc.version import VERSION
 
 _LENGTH = 8
@@ -58,6 +58,12 @@ class Request:
         parts = (VERSION, version(), _code_state(), repr(self.target), repr(options), optimizer, ports)
         return "\n".join((*parts, print_graph(graph)))
 
+    def compiled(self) -> CompiledUnit:
+        """All that comes before machine code. Raises CnncError for what cannot be compiled so."""
+        unit = training_unit if self.train else inference_unit
+        with _no_collecting():
+            return unit(self.source, self.batch, self.target, self.preferences, self.strict, self.max_memory)
+
 
 @dataclass(frozen=True)
 class Executable:
@@ -88,16 +94,7 @@ def executable(request: Request, cache: ObjectCache) -> Executable:
     """The executable of a request, from the cache or compiled now."""
 
     def built() -> bytes:
-        unit = training_unit if request.train else inference_unit
-        with _no_collecting():
-            compiled = unit(
-                request.source,
-                request.batch,
-                request.target,
-                request.preferences,
-                request.strict,
-                request.max_memory,
-            )
+        compiled = request.compiled()
         return Executable(compiled.interface(False), compiled.unit.objects(cache)).to_bytes()
 
     return Executable.from_bytes(cache.get(f"executable\n{request.key}", built))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cnnc.backend import llvm
 from cnnc.backend.cache import ObjectCache
-from cnnc.backend.target import Target
+from cnnc.backend.target import Target, check_threads
 from cnnc.backend.unit import Unit
 from cnnc.errors import CnncError, UnsupportedError
 from cnnc.ir.types import Array
@@ -38,8 +38,7 @@ class Native:
 
     def __init__(self, code: Code, threads: int) -> None:
         _check_runs_here(code.target)
-        if not isinstance(threads, int) or threads < 1:
-            raise CnncError(f"threads must be a positive whole number, not {threads!r}")
+        check_threads(threads)
         self._name = code.name
         self._jit = llvm.Jit(code.target, code.objects)
         workspace_bytes = code.workspace_bytes
@@ -49,9 +48,7 @@ class Native:
     def function(self, suffix: str, arguments: int) -> Function:
         """`name_suffix` with that many arguments: addresses as integers, and numbers of 64 bits."""
         prototype = ctypes.CFUNCTYPE(None, *([ctypes.c_void_p] * arguments))
-        address = self._jit.address(f"{self._name}_{suffix}")
-        assert address, f"the code has no function {self._name}_{suffix}"
-        return prototype(address)
+        return prototype(self._jit.address(f"{self._name}_{suffix}"))
 
     def packed(self, weights: Iterable[Array], param_bytes: int) -> Array:
         """The first param block: the weights as NAME_pack lays them out, and the states beside them."""

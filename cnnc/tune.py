@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from cnnc.backend.algorithms import ALGORITHMS
 from cnnc.backend.target import Target
+from cnnc.executable import Request
 from cnnc.explain import decisions
 from cnnc.ir.graph import Graph, Value
 from cnnc.layer_times import node_times
 from cnnc.passes.choose_algorithms import Choice, Preferences, choice_key
 from cnnc.source import Source
-from cnnc.units import CompiledUnit, inference_unit, training_unit
+from cnnc.units import CompiledUnit
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ def tune(
     on_algorithm: Callable[[str], None],
 ) -> tuple[Tuned, ...]:
     """Measure each algorithm for about `seconds`; `on_algorithm` hears of each before."""
-    unit = training_unit if train else inference_unit
     found: dict[str, Tuned] = {}
     for algorithm in ALGORITHMS:
-        compiled = unit(source, batch, target, Preferences(forced=algorithm.name))
+        forced = Preferences(forced=algorithm.name)
+        compiled = Request(source, batch, train, target, forced, strict=False).compiled()
         if not _uses(compiled, algorithm.name):
             continue
         on_algorithm(algorithm.name)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cnnc.backend.cache import ObjectCache
 from cnnc.backend.llvm import host
 from cnnc.backend.target import TARGETS
 from cnnc.compiler import compile, compile_training, load
@@ -69,7 +70,7 @@ def test_three_fifths_of_the_memory_give_the_same_bits(plain: CompiledUnit) -> N
     limit = int(0.6 * plain.workspace_bytes)
     source = source_of(deep())
     request = Request(source, BATCH, True, host(), Preferences(), False, limit)
-    assert load(request, 1)[0].interface.workspace_bytes <= limit
+    assert load(request, 1, ObjectCache(None))[0].interface.workspace_bytes <= limit
     expected = trained(compile_training(source, BATCH))
     for threads in (1, 2):
         found = trained(compile_training(source, BATCH, threads, max_memory=limit))

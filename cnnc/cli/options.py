@@ -17,11 +17,12 @@ from cnnc.backend.algorithms import ALGORITHMS, Algorithms
 from cnnc.backend.target import COMMON_THREADS, Target
 from cnnc.cli.common import target_option
 from cnnc.compiler import chosen_preferences, compile, compile_training, find_target
+from cnnc.executable import Request
 from cnnc.model import Model
 from cnnc.passes.choose_algorithms import ChooseAlgorithms
 from cnnc.source import Source
 from cnnc.trainer import Trainer
-from cnnc.units import CompiledUnit, inference_unit, training_unit
+from cnnc.units import CompiledUnit
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -95,8 +96,8 @@ class Compiling:
         """The network for inference or training. Raises CnncError for what cannot be compiled so."""
         machine = self.machine(threads)
         preferences = chosen_preferences(self.tune, self.algorithm, machine)
-        made = training_unit if train else inference_unit
-        return made(source, batch, machine, preferences, self.strict, self.max_memory)
+        request = Request(source, batch, train, machine, preferences, self.strict, self.max_memory)
+        return request.compiled()
 
     def model(self, source: Source, batch: int, threads: int, weights: str | None) -> Model:
         """The network for inference in this process."""
