@@ -8,10 +8,11 @@ rows which a result row reads are still in the first-level cache when the next o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile, Vec
+from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile
 from cnnc.backend.kernel.ir import Affine, Kernel
 from cnnc.backend.kernels.columns import Run, column_runs, meeting_columns
 from cnnc.backend.kernels.contraction import Contraction
@@ -135,6 +136,7 @@ class _Depthwise:
 
     def _tile(self, place: _Place, phases: tuple[Phase, Phase], rows: int, run: Run) -> None:
         """Accumulate one tile and finish it."""
+        self._prefetch(place, phases, rows, run)
         acc, numbers = self.k.register("acc", self.lanes, (rows, run.pixels)), tuple(range(rows))
         if run.reach:
 
@@ -142,17 +144,33 @@ class _Depthwise:
                 self._filter_row(acc, place, (phases[0].filter(r), phases[1]), reached, run)
 
             each_filter_row(self.k, phases[0], self.shape.source[0], place.row, numbers, taps)
-        values: dict[Point, Vec] = {
-            point(
-                place.image,
-                place.channel,
-                phases[0].result(place.row + i),
-                phases[1].result(place.column + j),
-            ): acc[i, j]
-            for i in numbers
-            for j in range(run.pixels)
-        }
+        points = self._points(place, phases, rows, run)
+        values = dict(zip(points, (acc[i, j] for i in numbers for j in range(run.pixels)), strict=True))
         Epilogue(self.k, self.region, self.arguments).finish(values, place.count)
+
+    def _points(self, place: _Place, phases: tuple[Phase, Phase], rows: int, run: Run) -> list[Point]:
+        """The results of a tile, row by row."""
+        (vertical, horizontal), image, channel = phases, place.image, place.channel
+        return [
+            point(image, channel, vertical.result(place.row + i), horizontal.result(place.column + j))
+            for i in range(rows)
+            for j in range(run.pixels)
+        ]
+
+    def _prefetch(self, place: _Place, phases: tuple[Phase, Phase], rows: int, run: Run) -> None:
+        """Ask for what the next row of tiles is the first to read in the tile's columns: processors see
+        rows that lie far apart as so many streams, too many to follow."""
+        below = replace(place, row=place.row + rows)
+        Epilogue(self.k, self.region, self.arguments).prefetch(self._points(below, phases, rows, run))
+        source, tensor = self.arguments.operands[self.region.operand(0)], self.region.anchor_tensor(0)
+        is_first = phases == (self.phases[0][0], self.phases[1][0])
+        if tensor.type.nbytes <= self.site.target.l2_bytes or not is_first:
+            return
+        vertical, horizontal = phases
+        first = vertical.source(place.row + rows, 0) + (vertical.taps - 1) * vertical.shift
+        for i, j in itertools.product(range(rows * vertical.stride), range(run.pixels * horizontal.stride)):
+            column = place.column * horizontal.stride + (horizontal.offset + j)
+            source.prefetch(tensor.place((place.image, place.channel, first + i, column)))
 
     def _filter_row(
         self, acc: Tile, place: _Place, taps: tuple[Coordinate, Phase], rows: SourceRows, run: Run

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile, Vec
-from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Affine, Kernel, affine
 from cnnc.backend.kernels.columns import Run, column_runs
 from cnnc.backend.kernels.contraction import (
     Contraction,
@@ -38,6 +39,9 @@ from cnnc.ops.conv import Conv2d, Conv2dInputGrad
 STRAIGHT_CHANNELS = 8
 """Up to so many channels the loop over them is unrolled whole, and over the columns of the filter that reach
 a part of a tile too."""
+
+LINE = SCRATCH_ALIGNMENT // 4
+"""Elements of a cache line."""
 
 _Tap = tuple[Affine, tuple[int, ...]]
 """A column of the filter, and the columns of a tile whose source it reaches."""
@@ -218,6 +222,10 @@ class _Direct:
         """Accumulate one tile and finish it."""
         acc = self.k.register("acc", self.lanes, (rows, run.pixels, len(block.vectors)))
         tile, numbers = _Tile(acc, place, block, phases, rows, run), tuple(range(rows))
+        epilogue = Epilogue(self.k, self.region, self.arguments)
+        for vector, _ in block.vectors:
+            if vector * self.lanes % LINE == 0:
+                epilogue.prefetch(self._points(tile, vector))
         if run.reach:
             each_filter_row(
                 self.k,
@@ -227,17 +235,19 @@ class _Direct:
                 numbers,
                 lambda r, reached: self._taps(tile, phases[0].filter(r), reached),
             )
-        epilogue = Epilogue(self.k, self.region, self.arguments)
         for number, (vector, count) in enumerate(block.vectors):
-            channel = block.number * self.block + place.group * self.shape.maps + vector * self.lanes
-            values: dict[Point, Vec] = {
-                point(
-                    place.image, channel, phases[0].result(place.row + i), phases[1].result(place.column + j)
-                ): acc[i, j, number]
-                for i in numbers
-                for j in range(run.pixels)
-            }
-            epilogue.finish(values, count)
+            sums = [acc[i, j, number] for i in numbers for j in range(run.pixels)]
+            epilogue.finish(dict(zip(self._points(tile, vector), sums, strict=True)), count)
+
+    def _points(self, tile: _Tile, vector: int) -> list[Point]:
+        """A vector of every pixel of a tile, row by row."""
+        place, (rows, columns) = tile.place, tile.phases
+        channel = tile.block.number * self.block + place.group * self.shape.maps + vector * self.lanes
+        return [
+            point(place.image, channel, rows.result(place.row + i), columns.result(place.column + j))
+            for i in range(tile.rows)
+            for j in range(tile.run.pixels)
+        ]
 
     def _taps(self, tile: _Tile, r: Coordinate, rows: SourceRows) -> None:
         """The columns of the filter, in their order, for so the weights lie in memory: a loop over those that
@@ -267,7 +277,36 @@ class _Direct:
         full = pixels * vectors + vectors + 1 >= usable_registers(self.site.target)
         few = self.shape.channels <= STRAIGHT_CHANNELS
         factor = self.shape.channels if few else 1 if full else 2
-        self.k.unrolled("c", self.shape.channels, factor, lambda c: self._step(tile, r, taps, c, rows))
+        whole = self.shape.channels // LINE * LINE if self.is_streamed else 0
+
+        def step(channel: Affine) -> None:
+            self._step(tile, r, taps, channel, rows)
+
+        def step_ahead(line: Affine, channel: Affine) -> None:
+            self._prefetch(tile, line, channel)
+            step(line + channel)
+
+        if whole:
+            with self.k.loop("line", 0, whole, LINE) as line:
+                self.k.unrolled("c", LINE, factor, lambda c: step_ahead(line, c))
+        self.k.unrolled("c", self.shape.channels - whole, factor, lambda c: step(c + whole))
+
+    @cached_property
+    def is_streamed(self) -> bool:
+        """Whether a pointwise source comes from memory: then its lines are asked for a tile ahead. Tiles
+        visit many pixels at a time, an order in which processors foresee little, and would wait for every
+        line; a wider window reads most of them again."""
+        few = self.shape.channels <= STRAIGHT_CHANNELS
+        is_large = self.source_tensor.type.nbytes > self.site.target.l2_bytes
+        return self.shape.is_pointwise and self.shape.groups == 1 and not few and is_large
+
+    def _prefetch(self, tile: _Tile, line: Affine, number: Affine) -> None:
+        """Ask for a line of channels of every LINE-th pixel from `number` on of the next tile, which may
+        begin the next row."""
+        place, pixels = tile.place, tile.run.pixels
+        for first in range(0, tile.rows * pixels, LINE):
+            column = place.column + number + (tile.rows * pixels + first)
+            self.source.prefetch(self.source_tensor.place((place.image, line, place.row, column)))
 
     def _step(
         self, tile: _Tile, r: Coordinate, taps: Sequence[_Tap], channel: Affine, rows: SourceRows

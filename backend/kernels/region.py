@@ -7,7 +7,8 @@ is a region without an epilogue, so kernel functions need not ask.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -62,6 +63,12 @@ class Region:
         """The anchor's result, inside the body."""
         return self.body.nodes[0].results[0]
 
+    @cached_property
+    def loaded_maps(self) -> tuple[int, ...]:
+        """The site's numbers of the operands that the epilogue loads."""
+        read = {operand for node in self.epilogue for operand in node.operands}
+        return tuple(i for i, value in enumerate(self.body.inputs) if value in read)
+
     def operand(self, position: int) -> int:
         """The site's number of the anchor's operand at `position`."""
         return self.body.inputs.index(self.body.nodes[0].operands[position])
@@ -77,6 +84,14 @@ class Epilogue:
     k: KernelBuilder
     region: Region
     arguments: Arguments
+
+    def prefetch(self, points: Iterable[Point]) -> None:
+        """Ask for what `finish` will load at `points` from maps that no cache holds."""
+        site, shape = self.region.site, self.region.result.type.shape
+        for place, number in itertools.product(points, self.region.loaded_maps):
+            tensor = site.operands[number]
+            if tensor.type.shape == shape and tensor.type.nbytes > site.target.l2_bytes:
+                self.arguments.operands[number].prefetch(tensor.place(place))
 
     def finish(self, values: Mapping[Point, Vec], count: int) -> None:
         """Run the fused ops on vectors of the anchor's result and store all results.

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from cnnc.backend.kernel.builder import BufferHandle, Coordinate, KernelBuilder, Tile, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
@@ -276,6 +277,8 @@ class _WeightGrad:
     def _pixel(self, place: _Place, chunk: Chunk, pixel: Pixel, tile: tuple[Tile, int, int]) -> None:
         """Add one pixel's products to a tile: the registers, which of its sums, how many weights."""
         part, block, (acc, way, rows) = place.part, place.block, tile
+        if self.is_streamed:
+            self._prefetch(place, chunk, pixel, rows)
         inside, map, lanes = block.inside * self.block, self._map(part, block), self.lanes
         gradients = [
             self.gradients.load(chunk, pixel, inside + v * lanes, map + v * lanes, lanes, count)
@@ -287,6 +290,21 @@ class _WeightGrad:
             value = self.source.splat(chunk, pixel, place.segment, weight, channel, lanes)
             for v, gradient in enumerate(gradients):
                 acc[way, i, v] = self.k.fma(value, gradient, acc[way, i, v])
+
+    @cached_property
+    def is_streamed(self) -> bool:
+        """Whether chunks of a pointwise contraction come from memory: then they are asked for a chunk ahead.
+        A wider window reads most of a chunk's source again for every tap."""
+        dy, x = (self.region.anchor_tensor(i).type for i in (0, 1))
+        is_large = dy.nbytes + x.nbytes > self.site.target.l2_bytes
+        return self.shape.is_pointwise and self.chunks.number > 1 and is_large
+
+    def _prefetch(self, place: _Place, chunk: Chunk, pixel: Pixel, rows: int) -> None:
+        """Ask for what the tile reads at the same place of the next chunk."""
+        assert isinstance(self.source, Maps), "the filters of joined rows have columns"
+        part, following = place.part, replace(pixel, row=pixel.row + chunk.rows)
+        self.gradients.prefetch(chunk, following, self._map(part, place.block), sum(place.block.counts))
+        self.source.prefetch(chunk, following, self._channel(part) + place.weight, rows)
 
     def _map(self, part: _Part, block: _Block) -> Affine:
         """The first map of a block."""

@@ -74,7 +74,8 @@ class _Winograd:
         )  # fmt: skip
         self.blocks: Blocks = choose_blocks(site.target, work, 1 if site.exact_images else x.shape[0])
         self.marked = self.blocks.blocking.sizes[0] * site.each_image
-        self.streams = 4 * u.size > site.target.l2_bytes
+        self.streams_weights = 4 * u.size > site.target.l2_bytes
+        self.streams_data = x.type.nbytes > site.target.l2_bytes
         self.tiles, self.panel = self.blocks.blocking.tiles, self.blocks.panel * packed
         self.data = self.k.scratch("data", (work.points, self.tiles * self.channels + LINE))
         self.products = self.k.scratch("products", (work.points, self.tiles * self.panel + LINE))
@@ -151,7 +152,18 @@ class _Winograd:
         def store(i: int, j: int, value: Vec) -> None:
             self.data.store((i * columns.points + j, position), value, count)
 
+        if self.streams_data:
+            self._prefetch(place, channel)
         transform_tile(self.k, rows.data, columns.data, self.channel_lanes, load, store)
+
+    def _prefetch(self, place: _Block, channel: Affine) -> None:
+        """Ask for a vector of what the next tile reads and no tile before it: tiles visit several rows at a
+        time, a few elements of each, an order that processors do not foresee."""
+        rows, columns = self.tiling.axes
+        (n, y, x), (mh, mw), (top, left) = place, self.op.tile, self.op.pad[:2]
+        for i, j in product(range(rows.points - mh, rows.points), range(columns.points, columns.points + mw)):
+            at = self.source_tensor.place((n, channel, y * mh + (i - top), x * mw + (j - left)))
+            self.source.prefetch(at)
 
     def _multiply(self, first: Affine) -> None:
         """M = V u at every point, for the panel of maps that begins with block `first`."""
@@ -182,7 +194,7 @@ class _Winograd:
         acc = k.register("acc", lanes, size)
 
         def step(channel: Affine) -> None:
-            if self.streams:
+            if self.streams_weights:
                 for line in range(0, vectors * lanes, LINE):
                     self.weights.prefetch((block, p, channel + PREFETCH_BYTES // (4 * self.packed), line))
             weights = [self.weights.load((block, p, channel, v * lanes), lanes) for v in range(vectors)]
@@ -222,6 +234,8 @@ class _Winograd:
         )
         epilogue, height = Epilogue(self.k, self.region, self.arguments), self.region.window[0]
         values: dict[Point, Vec] = {}
+        pixels = product(range(mh), range(mw, 2 * mw))  # of the next tile
+        epilogue.prefetch(point(n, vector * self.map_lanes, y * mh + i, x * mw + j) for i, j in pixels)
 
         def load(i: int, j: int) -> Vec:
             return self.products.load((i * columns.points + j, position), self.map_lanes)
