@@ -4,22 +4,29 @@ Each part by a part is an iteration of the parallel nest with sums of its own, s
 for every part of the maps and gradients once for every part of the channels. Larger parts transform less,
 smaller ones occupy more threads and leave more of the second-level cache to a block of tiles; a larger block
 loads and stores the sums less often. The model below counts cycles and takes the cheapest division.
+
+Blocks fix the order of every sum and depend on the shape and the machine alone. Parts do not, and suit the
+number of threads that the target expects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
 from cnnc.backend.kernels.winograd_tiles import Blocking, blockings
-from cnnc.backend.target import Target
+from cnnc.backend.target import COMMON_THREADS, Target
 
-WANTED_PARTS = 4
-"""Iterations of the parallel nest that there should be, if channels and maps allow it."""
-
-TRANSFORM_CYCLES = 3.0
+TRANSFORM_CYCLES = 3.5
 """Cycles per point of transforming a vector: loads, sums and stores."""
+
+SUM_CYCLES = 1.25
+"""Cycles of adding a vector of products to the sums."""
+
+OVERFLOW = 1.25
+"""Scratch memory that may be taken beyond the second-level cache, where blocks are given: what is beyond
+costs less than transforming everything for one more part."""
 
 LONGEST_BLOCK = 64
 """Tiles of a block at most: the sums' loads and stores are paid for well before."""
@@ -68,21 +75,28 @@ class Parts:
         transforms = tiles * work.points * vectors * TRANSFORM_CYCLES
         rates = target.fma_units / (1 if target.has_fma else 2)
         products = work.points * work.channel_vectors * target.lanes * work.map_vectors
-        return transforms + products * (tiles / rates + 2 * tiles / self.blocking.tiles)
+        return transforms + products * (tiles / rates + SUM_CYCLES * tiles / self.blocking.tiles)
 
 
 def choose_parts(target: Target, work: Work) -> Parts:
-    """The cheapest division with enough parts whose scratch memory stays in the second-level cache.
+    """The cheapest division with an iteration for every thread whose scratch memory stays in the second-level
+    cache, in blocks that suit a common number of threads.
 
     If there is none, as many parts as there are, and the least memory.
     """
+    blocking = _cheapest(target, target.l2_bytes, COMMON_THREADS, _divisions(work)).blocking
+    given = (parts for parts in _divisions(work) if parts.blocking == blocking)
+    return _cheapest(target, OVERFLOW * target.l2_bytes, target.threads, given)
 
-    def rank(parts: Parts) -> tuple[int, int, float]:
-        missing = max(0, WANTED_PARTS - parts.number)
-        excess = max(0, parts.scratch_bytes(target.lanes) - target.l2_bytes)
-        return missing, excess, parts.cycles(target)
 
-    return min(_divisions(work), key=rank)
+def _cheapest(target: Target, memory: float, threads: int, divisions: Iterable[Parts]) -> Parts:
+    def rank(parts: Parts) -> tuple[int, float, float]:
+        missing = max(0, threads - parts.number)
+        excess = max(0.0, parts.scratch_bytes(target.lanes) - memory)
+        turns = -(-parts.number // threads)
+        return missing, excess, parts.cycles(target) * turns * threads / parts.number
+
+    return min(divisions, key=rank)
 
 
 def _divisions(work: Work) -> Iterator[Parts]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnc.backend.kernels.winograd_parts import WANTED_PARTS, Parts, Work, choose_parts
-from cnnc.backend.target import TARGETS
+from cnnc.backend.kernels.winograd_parts import OVERFLOW, Parts, Work, choose_parts
+from cnnc.backend.target import COMMON_THREADS, TARGETS
 
 LAYERS = ((8, 64, 14), (8, 128, 7), (8, 256, 4), (8, 512, 2), (1, 64, 64), (16, 192, 5), (4, 64, 56))
 """Images, channels and tiles along an axis of layers of known networks."""
@@ -23,9 +23,9 @@ def work_of(target: str, images: int, channels: int, tiles: int) -> Work:
 def test_layers_have_enough_parts_and_fit_the_cache(target: str, layer: tuple[int, int, int]) -> None:
     machine = TARGETS[target]
     parts = choose_parts(machine, work_of(target, *layer))
-    assert parts.number >= WANTED_PARTS
-    assert parts.scratch_bytes(machine.lanes) <= machine.l2_bytes
-    assert parts.blocking.tiles >= 16
+    assert parts.number >= COMMON_THREADS
+    assert parts.scratch_bytes(machine.lanes) <= OVERFLOW * machine.l2_bytes
+    assert parts.blocking.tiles >= 7  # a row of the smallest
 
 
 @given(
@@ -45,7 +45,7 @@ def test_parts_are_equal_and_whole(
     assert parts.counts[0] * parts.channel_vectors == channels
     assert parts.counts[1] * parts.map_vectors == blocks * block
     assert parts.map_vectors % block == 0
-    assert parts.number >= min(WANTED_PARTS, channels * blocks)
+    assert parts.number >= min(COMMON_THREADS, channels * blocks)
 
 
 def test_larger_parts_transform_less() -> None:
@@ -54,3 +54,17 @@ def test_larger_parts_transform_less() -> None:
     whole = Parts(work, work.channel_vectors, work.map_vectors, chosen.blocking)
     assert whole.cycles(TARGETS["avx2"]) < chosen.cycles(TARGETS["avx2"])
     assert whole.scratch_bytes(8) > chosen.scratch_bytes(8)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_threads_change_the_parts_but_not_the_blocks(layer: tuple[int, int, int]) -> None:
+    """So every sum is added up in the same order, whatever the code was divided for."""
+    machine = TARGETS["avx512"]
+    chosen = [choose_parts(machine.suited_to(n), work_of("avx512", *layer)) for n in (1, 2, 4, 8)]
+    assert len({parts.blocking for parts in chosen}) == 1
+    assert all(parts.number >= n for n, parts in zip((1, 2, 4, 8), chosen, strict=True))
+
+
+def test_one_thread_transforms_small_layers_once() -> None:
+    parts = choose_parts(TARGETS["avx512"].suited_to(1), work_of("avx512", 8, 64, 14))
+    assert parts.counts == (1, 1)

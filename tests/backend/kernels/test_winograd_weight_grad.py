@@ -15,6 +15,7 @@ from cnnc.backend.kernel.interpreter import Order
 from cnnc.backend.kernel.ir import Kernel
 from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.kernels.site import Site
+from cnnc.backend.kernels.winograd_parts import OVERFLOW
 from cnnc.backend.layouts import LayoutRules
 from cnnc.backend.target import TARGETS, Target
 from cnnc.ir.op import Sample
@@ -121,7 +122,7 @@ def test_layers_have_parallel_iterations(target: str, layer: tuple[int, int, int
     op = WinogradWeightGrad((4, 4), (3, 3), (1, 1, 1, 1))
     kernel = kernel_for(site_for(op, (shape, shape), TARGETS[target]))
     assert iterations(kernel) >= 4
-    assert kernel.scratch_bytes <= 1.1 * TARGETS[target].l2_bytes
+    assert kernel.scratch_bytes <= 1.05 * OVERFLOW * TARGETS[target].l2_bytes
 
 
 @on_runnable_targets
