@@ -22,6 +22,7 @@ from cnnc.backend.kernel.ir import (
     For,
     Index,
     Instruction,
+    Interleave,
     Kernel,
     Let,
     Literal,
@@ -288,18 +289,15 @@ class _Emitter:
         if isinstance(instruction, Compute):
             operands = [self._operand(o, instruction.lanes) for o in instruction.operands]
             return make.compute(instruction.function, operands, instruction.lanes)
-        if isinstance(instruction, Load):
-            pointer, dtype = (
-                self._pointer(instruction.buffer, instruction.index),
-                self._dtype(instruction.buffer),
-            )
-            return make.load(pointer, dtype, instruction.lanes, instruction.count)
-        if isinstance(instruction, Splat):
-            pointer, dtype = (
-                self._pointer(instruction.buffer, instruction.index),
-                self._dtype(instruction.buffer),
-            )
+        if isinstance(instruction, Load | Splat):
+            dtype = self._dtype(instruction.buffer)
+            pointer = self._pointer(instruction.buffer, instruction.index)
+            if isinstance(instruction, Load):
+                return make.load(pointer, dtype, instruction.lanes, instruction.count)
             return make.broadcast(make.load(pointer, dtype, 1, 1), instruction.lanes)
+        if isinstance(instruction, Interleave):
+            operands = [self._operand(o, instruction.lanes) for o in instruction.operands]
+            return make.interleave(instruction.half, operands, instruction.lanes)
         if isinstance(instruction, Index):
             return make.index(self._whole(instruction.value), instruction.lanes)
         if isinstance(instruction, Reduce):

@@ -199,6 +199,12 @@ class Instructions:
             f"shufflevector {vector} {first}, {vector} poison, <{lanes} x i32> zeroinitializer"
         )
 
+    def interleave(self, half: str, operands: Sequence[str], lanes: int) -> str:
+        """Halves of two vectors, lane by lane in turn."""
+        vector, first = vector_type(lanes), lanes // 2 if half == "high" else 0
+        chosen = shuffle_mask([first + i // 2 + i % 2 * lanes for i in range(lanes)])
+        return self.define(f"shufflevector {vector} {operands[0]}, {vector} {operands[1]}, {chosen}")
+
     def reduce(self, function: str, value: str, lanes: int) -> str:
         """Combine the lanes pairwise, upper half with lower half, down to one."""
         while lanes > 1:

@@ -156,8 +156,7 @@ class LayoutRules:
         if isinstance(op, WinogradWeightGrad):
             dw = self.packed("acdb", 0, tensors.results[0].shape[0], 1, MANY_PIXELS)
             return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (dw,))
-        order, axis = ("bcda", 1) if op.flipped else ("acdb", 0)
-        w = self.packed(order, axis, tensors.operands[0].shape[axis], 1, MANY_PIXELS)
+        w = self.packed("acdb", 0, tensors.operands[0].shape[0], 1, MANY_PIXELS)
         return LayoutRule((w,), (self._transformed(tensors.results[0]),))
 
     def _transformed(self, u: TensorType) -> Layout:

@@ -28,6 +28,7 @@ from cnnc.backend.kernel.ir import (
     For,
     Index,
     Instruction,
+    Interleave,
     Kernel,
     Let,
     Literal,
@@ -192,6 +193,23 @@ class KernelBuilder:
     def reduce(self, function: str, value: Vec) -> Vec:
         reduced = self.let(Reduce(function, value.operand, value.lanes))
         return Vec(self, reduced.operand, 1)
+
+    def transposed(self, rows: Sequence[Vec]) -> list[Vec]:
+        """The columns of a square of as many rows as they have lanes, a power of two.
+
+        Interleaving the upper rows with the lower ones turns the bits of (row, lane) by one place; turned
+        often enough, row and lane have changed places.
+        """
+        half, count = len(rows) // 2, len(rows)
+        while count > 1:
+            pairs = list(zip(rows[:half], rows[half:], strict=True))
+            rows = [self.interleave(part, a, b) for a, b in pairs for part in ("low", "high")]
+            count //= 2
+        return list(rows)
+
+    def interleave(self, half: str, a: Vec, b: Vec) -> Vec:
+        """Lanes of two vectors in turn, of the halves `low` or `high`."""
+        return self.let(Interleave(half, (a.operand, b.operand), a.lanes))
 
     def broadcast(self, value: Vec, lanes: int) -> Vec:
         return self.let(Broadcast(value.operand, lanes))

@@ -20,6 +20,7 @@ from cnnc.backend.kernel.ir import (
     For,
     Index,
     Instruction,
+    Interleave,
     Kernel,
     Let,
     Literal,
@@ -182,6 +183,12 @@ def _check_instruction(instruction: Instruction, scope: _Scope) -> None:
             _require(lanes & (lanes - 1) == 0, "the lanes of a reduction are a power of two")
             _require(function in {"add", "max", "min"}, f"{function} is not add, max or min")
             _check_operand(operand, lanes, scope)
+        case Interleave(half, operands, lanes):
+            _check_lanes(lanes)
+            _require(lanes % 2 == 0, "the lanes of vectors that are interleaved are even")
+            _require(half in {"low", "high"}, f"{half} is not low or high")
+            for operand in operands:
+                _check_operand(operand, lanes, scope)
         case Broadcast(operand, lanes):
             _check_lanes(lanes)
             _check_operand(operand, 1, scope)

@@ -22,6 +22,7 @@ from cnnc.backend.kernel.ir import (
     For,
     Index,
     Instruction,
+    Interleave,
     Kernel,
     Let,
     Literal,
@@ -163,6 +164,10 @@ class _Machine:
             case Reduce(function, operand, lanes):
                 values, key = self._values, self._operand(operand, lanes)
                 return lambda: reduce_lanes(function, values[key])
+            case Interleave(half, operands, lanes):
+                values, (a, b) = self._values, (self._operand(o, lanes) for o in operands)
+                part = slice(0, lanes // 2) if half == "low" else slice(lanes // 2, lanes)
+                return lambda: np.stack((values[a][part], values[b][part]), axis=1).reshape(-1)
             case Broadcast(operand, lanes):
                 values, key = self._values, self._operand(operand, 1)
                 return lambda: np.full(lanes, values[key], np.float32)

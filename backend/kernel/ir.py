@@ -219,6 +219,16 @@ class Reduce:
 
 
 @dataclass(frozen=True)
+class Interleave:
+    """`interleave low x8 a, b`: a0, b0, a1, b1 and so on, of the lower halves of two vectors or, with `high`,
+    of the upper ones. `lanes` is even."""
+
+    half: str
+    operands: tuple[Operand, Operand]
+    lanes: int
+
+
+@dataclass(frozen=True)
 class Broadcast:
     """`broadcast x8 a`: a one-lane value in every lane."""
 
@@ -240,7 +250,7 @@ class Uniform:
     lanes: int
 
 
-Instruction = Load | Splat | Index | Compute | Reduce | Broadcast | Uniform
+Instruction = Load | Splat | Index | Compute | Reduce | Interleave | Broadcast | Uniform
 
 
 def result_lanes(instruction: Instruction) -> int:

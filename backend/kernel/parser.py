@@ -33,6 +33,7 @@ from cnnc.backend.kernel.ir import (
     For,
     Index,
     Instruction,
+    Interleave,
     Kernel,
     Let,
     Literal,
@@ -51,6 +52,9 @@ from cnnc.backend.kernel.tokens import RESERVED, Token, tokenize
 from cnnc.errors import FormatError
 
 Item = TypeVar("Item")
+
+WORDS = {"load", "splat", "index", "reduce", "interleave", "broadcast", "uniform", *FUNCTIONS}
+"""What an instruction begins with."""
 
 
 def parse_kernel(text: str, filename: str = "<text>") -> Kernel:
@@ -148,9 +152,14 @@ class _Parser:
         return Store(buffer, index, value, lanes, self._count(lanes))
 
     def _instruction(self) -> Instruction:
-        if self._token.text not in {"load", "splat", "index", "reduce", "broadcast", "uniform", *FUNCTIONS}:
+        if self._token.text not in WORDS:
             self._fail("an instruction")
         word = self._next()
+        if word == "interleave":
+            half, lanes = self._name(), self._lanes()
+            first = self._operand()
+            self._expect(",")
+            return Interleave(half, (first, self._operand()), lanes)
         if word == "reduce":
             function = self._name()
             lanes = self._lanes()

@@ -23,6 +23,7 @@ from cnnc.backend.kernel.ir import (
     For,
     Index,
     Instruction,
+    Interleave,
     Kernel,
     Let,
     Literal,
@@ -98,6 +99,8 @@ def _instruction(instruction: Instruction) -> str:
             return f"{function} x{lanes} {', '.join(map(_operand, operands))}"
         case Reduce(function, operand, lanes):
             return f"reduce {function} x{lanes} {_operand(operand)}"
+        case Interleave(half, operands, lanes):
+            return f"interleave {half} x{lanes} {', '.join(map(_operand, operands))}"
         case Broadcast(operand, lanes):
             return f"broadcast x{lanes} {_operand(operand)}"
         case Uniform(seed, counter, index, lanes):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
-from cnnc.backend.kernels.loops import flat_vectors, images_apart
+from cnnc.backend.kernels.loops import each_run, flat_vectors, images_apart
 from cnnc.backend.kernels.site import Site, Tensor, declare
 from cnnc.errors import UnsupportedError
 from cnnc.ir.layout import row_major
@@ -74,8 +74,11 @@ def _copy(site: Site, source: Tensor, target: Tensor) -> Kernel:
         _copy_flat(k, site)
         return k.build()
     arguments = declare(k, site, lambda t: target.physical if t is site.results[0] else source.physical)
-    lanes = site.lanes(target.shape[target.inner_axis or 0])
-    copy = _Copy(k, source, target, arguments.operands[0], arguments.results[0], lanes, site.each_image)
+    inner, across = (target.shape[t.inner_axis or 0] for t in (target, source))
+    copy = _Copy(
+        k, source, target, arguments.operands[0], arguments.results[0],
+        site.lanes(inner), site.lanes(min(inner, across)), site.each_image,
+    )  # fmt: skip
     copy.nest(target.layout.axes, {}, free=True)
     return k.build()
 
@@ -96,8 +99,8 @@ def _copy_flat(k: KernelBuilder, site: Site) -> None:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A copy from a buffer that lies like `source` to one that lies like `target`. With `images` 1 axis 0
-    holds images, and the loop over them is marked."""
+    """A copy from a buffer that lies like `source` to one that lies like `target`, by vectors of `lanes` or,
+    to transpose, by squares of `edge`. With `images` 1 axis 0 holds images, whose loop is marked."""
 
     k: KernelBuilder
     source: Tensor
@@ -105,6 +108,7 @@ class _Copy:
     reader: BufferHandle
     writer: BufferHandle
     lanes: int
+    edge: int
     images: int
 
     @property
@@ -146,7 +150,7 @@ class _Copy:
         if self.straight:
             self.copy_vectors(at, inner)
         else:
-            self.copy_elements(at, inner)
+            self.copy_squares(at, inner)
 
     def copy_vectors(self, at: Coordinates, inner: int) -> None:
         """A unit of the one axis that is fastest on both sides; loads fill up with zeros."""
@@ -161,20 +165,43 @@ class _Copy:
                 value = self.k.constant(0.0, piece)
             self.writer.store(_place(self.target, place), value, piece if padded else count)
 
-    def copy_elements(self, at: Coordinates, inner: int) -> None:
-        """A transposition of short runs along the two fastest axes; zeros behind the target's last."""
-        across, unit = self.source.inner_axis, at[inner]
+    def copy_squares(self, at: Coordinates, inner: int) -> None:
+        """A transposition of short runs along the two fastest axes, a square in registers at a time; zeros
+        behind the target's last."""
+        across, rows = self.source.inner_axis, at[inner]
         assert across is not None, "scalars are copied flat"
-        with self.k.loop("s", 0, at[across].valid) as s:
-            crossed = {**at, across: at[across].at(s)}
-            with self.k.loop("t", 0, unit.valid) as t:
-                place = {**crossed, inner: unit.at(t)}
-                self.writer.store(_place(self.target, place), self.reader.load(_place(self.source, place), 1))
-            if self.target.layout.block == 1:
-                return
-            for offset in range(unit.valid, unit.size):
-                place = {**crossed, inner: unit.at(offset)}
-                self.writer.store(_place(self.target, place), self.k.constant(0.0, 1))
+        edge, stored = self.edge, _rounded(rows.valid, self.target.layout.block)
+        columns = _pieces(at[across].valid, edge)
+
+        def square(s: Affine, width: int, t: Affine, known: int, count: int) -> None:
+            loaded = [
+                self.reader.load(self._source_place(at, across, s, inner, t + i), edge, width)
+                if i < known
+                else self.k.constant(0.0, edge)
+                for i in range(edge)
+            ]
+            for i, column in enumerate(self.k.transposed(loaded)[:width]):
+                place = {**at, across: at[across].at(s + i), inner: rows.at(t)}
+                self.writer.store(_place(self.target, place), column, count)
+
+        def line(s: Affine, width: int) -> None:
+            whole = rows.valid - rows.valid % edge
+            each_run(self.k, "t", (edge,) * (whole // edge), lambda t, n: square(s, width, t, n, n))
+            for t in range(whole, stored, edge):
+                known = max(0, rows.valid - t)
+                square(s, width, affine(t), known, min(edge, stored - t))
+
+        each_run(self.k, "s", columns, line)
+
+    def _source_place(self, at: Coordinates, across: int, s: Affine, inner: int, t: Affine) -> list[Affine]:
+        """Where the source keeps offset `s` along its fastest axis and `t` along the target's."""
+        return _place(self.source, {**at, across: at[across].at(s), inner: at[inner].at(t)})
+
+
+def _pieces(extent: int, size: int) -> tuple[int, ...]:
+    """`extent` cut into pieces of a size, the last of which may be smaller."""
+    whole, rest = divmod(extent, size)
+    return (size,) * whole + ((rest,) if rest else ())
 
 
 def _rounded(extent: int, block: int) -> int:

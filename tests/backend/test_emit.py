@@ -208,6 +208,21 @@ def test_reductions_halve_pairwise(target: Target) -> None:
             check(kernel, target, arrays(kernel))
 
 
+@on_runnable_targets
+@pytest.mark.parametrize("size", [1, 2, 4, 8, 16, 32])
+def test_a_square_is_transposed(size: int, target: Target) -> None:
+    k = KernelBuilder("transposition")
+    x, y = k.buffer("x", (size, size), Access.READ), k.buffer("y", (size, size), Access.WRITE)
+    for i, column in enumerate(k.transposed([x.load((i, 0), size) for i in range(size)])):
+        y.store((i, 0), column)
+    kernel = k.build()
+    feeds = arrays(kernel)
+    check(kernel, target, feeds)
+    found = {name: array.copy() for name, array in feeds.items()}
+    interpret(kernel, found)
+    np.testing.assert_array_equal(found["y"], feeds["x"].T)
+
+
 NEST = """
 kernel nest(write y: f32[3,4,7]) {
   parallel for a in 0..3 {

@@ -45,6 +45,14 @@ def run(body: str, size: int = 8) -> Array:
             [4, 4, -1, -1, -1, -1, -1, -1, 5],
         ),
         (
+            "a = load x4 x[0, 0] b = interleave low x4 a, 9.0 store x4 y[0], b",
+            [1, 9, 2, 9, -1, -1, -1, -1, 5],
+        ),
+        (
+            "a = load x4 x[0, 0] b = interleave high x4 9.0, a store x4 y[0], b",
+            [9, 3, 9, 4, -1, -1, -1, -1, 5],
+        ),
+        (
             # the upper 24 bits of Philox's known answer for a key and counters of zeros
             "a = uniform x1 0, 0.0, (0) b = mul x1 a, 16777216.0 store x1 y[0], b",
             [0xFF1DAE, -1, -1, -1, -1, -1, -1, -1, 5],

@@ -29,6 +29,8 @@ kernel k(read x: f32[58,64], read n: i32[16], readwrite t: f32[], write y: f32[5
     v7 = load x1 t[]
     v8 = load x8 n[oy - 3]
     v9 = uniform x8 4294967295, v7, (8*oy)
+    v10 = interleave low x8 v8, v9
+    v11 = interleave high x8 v8, v9
   }
 }
 """
@@ -52,8 +54,10 @@ def everything() -> KernelBuilder:
             y.store((oy, c + 8), acc[1, 0], 3)
             scratch.store((1, 0), chosen)
         step = total.load((), 1)
-        labels.load((oy - 3,), 8)
-        k.uniform(2**32 - 1, step, 8 * oy, 8)
+        numbers = labels.load((oy - 3,), 8)
+        drawn = k.uniform(2**32 - 1, step, 8 * oy, 8)
+        k.interleave("low", numbers, drawn)
+        k.interleave("high", numbers, drawn)
     return k
 
 
