@@ -27,8 +27,9 @@ from cnnc.backend.kernels.losses import (
     squared_error_grad,
 )
 from cnnc.backend.kernels.maps import constant, crop2d, dilate2d, pad2d
+from cnnc.backend.kernels.max_pool_grad import max_pool2d_grad
+from cnnc.backend.kernels.mean_pool_grad import mean_pool2d_grad
 from cnnc.backend.kernels.norm import batch_moments, batch_norm_sums, merge_moments, scale_maps
-from cnnc.backend.kernels.pool_grads import max_pool2d_grad, mean_pool2d_grad
 from cnnc.backend.kernels.pools import max_pool2d, mean_pool2d
 from cnnc.backend.kernels.position_bias import position_bias
 from cnnc.backend.kernels.reduce import broadcast, sum_axes

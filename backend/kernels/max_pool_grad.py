@@ -1,0 +1,218 @@
+"""Gradients of max pooling, channels last: the first place of a window that holds its largest value gets
+its dy.
+
+Windows that cover the map exactly once are computed one by one. Where they overlap or leave gaps, an
+iteration of the parallel nest computes a band of an image's cells (pool_cells.py). First it finds for every
+window of the band the number of that place, and keeps it in scratch memory; then every place adds up the dy
+of the windows whose number is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+from cnnc.backend.kernel.builder import BufferHandle, Tile, Vec
+from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernels.loops import nest
+from cnnc.backend.kernels.pool_cells import Channels, PoolGrad, Run, each_run, finish_run, windows_rows
+from cnnc.backend.kernels.site import Site
+from cnnc.backend.kernels.windows import Pixels
+
+ITERATIONS = 16
+"""Iterations of the parallel nest to aim at."""
+
+NOWHERE = -1.0
+"""The number of no place: of a window that holds a NaN."""
+
+
+def max_pool2d_grad(site: Site) -> Kernel:
+    """dy, x, y -> dx: the first place of a window whose x is y gets its dy."""
+    grad = PoolGrad.of(site)
+    return _max_of_tiles(grad) if grad.windows.tile else _Bands(grad).build()
+
+
+def _max_of_tiles(grad: PoolGrad) -> Kernel:
+    """Window by window: the place that takes the gradient leaves nothing to those behind it."""
+    k, windows = grad.k, grad.windows
+    with nest(k, (grad.images, windows.result[0]), parallel=True, images=grad.marked) as (image, oy):
+
+        def window(at: Channels, ox: Affine) -> None:
+            x, y = grad.pixels(1, at), grad.pixels(2, at).load(oy, ox)
+            rest = k.register("rest", at.lanes, (1,))
+            rest[0,] = grad.pixels(0, at).load(oy, ox)
+
+            def row(r: Affine) -> None:
+                line, values = windows.row(oy, r), []
+                for s in range(windows.kernel[1]):
+                    column = windows.column(ox, s)
+                    found = x.load(line, column)
+                    values.append((column, k.compute("select_eq", found, y, rest[0,], 0.0)))
+                    rest[0,] = k.compute("select_eq", found, y, 0.0, rest[0,])
+                grad.finish(at, line, values)
+
+            windows.each_row(k, oy, True, row)
+
+        with k.loop("ox", 0, windows.result[1]) as ox:
+            grad.vectors(image, lambda at: window(at, ox))
+    return k.build()
+
+
+@dataclass(frozen=True)
+class _Bands:
+    """Writes the gradient of overlapping windows. Cells are counted with the padding."""
+
+    grad: PoolGrad
+
+    @cached_property
+    def cells(self) -> range:
+        """The rows of cells that have places on the map."""
+        windows = self.grad.windows
+        step, top = windows.stride[0], windows.pad[0]
+        return range(top // step, -(-(windows.size[0] + top) // step))
+
+    @cached_property
+    def before(self) -> int:
+        """How many rows of windows in front of a cell's own have its places."""
+        return (self.grad.windows.kernel[0] - 1) // self.grad.windows.stride[0]
+
+    @cached_property
+    def height(self) -> int:
+        """Rows of cells of a band: their windows' numbers take half of the second-level cache at most."""
+        target = self.grad.region.site.target
+        fitting = target.l2_bytes // 2 // (4 * self.grad.windows.result[1] * self.channels) - self.before
+        wanted = -(-len(self.cells) * self.grad.images // ITERATIONS)
+        return max(1, min(fitting, wanted, len(self.cells)))
+
+    @cached_property
+    def channels(self) -> int:
+        """Of whole vectors."""
+        channels = self.grad.region.result.type.shape[1]
+        lanes = self.grad.region.site.lanes(channels)
+        return -(-channels // lanes) * lanes
+
+    def build(self) -> Kernel:
+        k, windows = self.grad.k, self.grad.windows
+        bands = -(-len(self.cells) // self.height)
+        numbers = k.scratch("numbers", (self.height + self.before, windows.result[1], self.channels))
+        with nest(k, (self.grad.images, bands), parallel=True, images=self.grad.marked) as (image, band):
+            first = band * self.height + self.cells.start
+            places = _Places(self.grad, numbers, first - self.before)
+            last = windows.result[0], first + self.height
+            with k.loop("oy", (0, first - self.before), last) as oy:
+                places.find(image, oy)
+            with k.loop("row", first, (first + self.height, self.cells.stop)) as row:
+                self._cells(places, image, row)
+        return k.build()
+
+    def _cells(self, places: _Places, image: Affine, row: Affine) -> None:
+        """The places of a row of cells, line by line."""
+        k, windows = self.grad.k, self.grad.windows
+        step, (height, _), top = windows.stride[0], windows.size, windows.pad[0]
+
+        def line(r: Affine) -> None:
+            start = Run(row * step + r - top, row, r, affine(0), (), ())
+            each_run(self.grad, start, lambda run: self.grad.vectors(image, lambda at: places.add(run, at)))
+
+        if step == 1:
+            line(affine(0))
+            return
+        with k.loop("r", (0, top - row * step), (step, height + top - row * step)) as r:
+            line(r)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """The numbers of the places that get the windows' gradients, of the rows of windows from `first` on."""
+
+    grad: PoolGrad
+    numbers: BufferHandle
+    first: Affine
+
+    def find(self, image: Affine, row: Affine) -> None:
+        """Find the numbers of a row of windows."""
+        windows, registers = self.grad.windows, self.grad.region.site.target.registers
+
+        def line(oy: Affine, whole: bool) -> None:
+            def run(ox: Affine, taps: Sequence[range]) -> None:
+                self.grad.vectors(image, lambda at: self._find(at, (oy, ox), whole, taps))
+
+            windows.each_run(self.grad.k, registers // 4, run)
+
+        windows.split_rows(self.grad.k, row, line)
+
+    def _find(self, at: Channels, place: tuple[Affine, Affine], whole: bool, taps: Sequence[range]) -> None:
+        """The numbers of a run of windows: the places are visited from the last to the first."""
+        k, windows, (oy, ox) = self.grad.k, self.grad.windows, place
+        x, y = self.grad.pixels(1, at), self.grad.pixels(2, at)
+        highest = [y.load(oy, ox + number) for number in range(len(taps))]
+        found = k.register("found", at.lanes, (len(taps),), NOWHERE)
+        self._prefetch(at, place, len(taps))
+        if whole and windows.are_small:
+            for r in reversed(range(windows.kernel[0])):
+                self._row(x, (oy, ox), affine(r), taps, (found, highest))
+        else:
+            shift, last = oy * windows.stride[0] - windows.pad[0], windows.kernel[0] - 1
+            with k.loop(
+                "back", (0, shift + last + 1 - windows.size[0]), (last + 1, shift + last + 1)
+            ) as back:
+                self._row(x, (oy, ox), last - back, taps, (found, highest))
+        for number in range(len(taps)):
+            self.numbers.store((oy - self.first, ox + number, at.channel), found[number,])
+
+    def _row(
+        self,
+        x: Pixels,
+        place: tuple[Affine, Affine],
+        r: Affine,
+        taps: Sequence[range],
+        tile: tuple[Tile, list[Vec]],
+    ) -> None:
+        """The places in row `r` of a run of windows: what each of them holds is compared with the highest."""
+        k, windows, (oy, ox), (found, highest) = self.grad.k, self.grad.windows, place, tile
+        step = windows.stride[1]
+        columns = sorted({number * step + s for number, window in enumerate(taps) for s in window})
+        line = windows.row(oy, r)
+        held = {c: x.load(line, windows.column(ox, c)) for c in columns}
+        for s in reversed(range(windows.kernel[1])):
+            name = self._name(r, s, x.lanes)
+            for number in (n for n, window in enumerate(taps) if s in window):
+                value = held[number * step + s]
+                found[number,] = k.compute("select_eq", value, highest[number], name, found[number,])
+
+    def _name(self, r: Affine, s: int, lanes: int) -> Vec | float:
+        """The number of a place of a window."""
+        number = r * self.grad.windows.kernel[1] + s
+        if not number.terms:
+            return float(number.constant)
+        return self.grad.k.broadcast(self.grad.k.index(number, 1), lanes)
+
+    def _prefetch(self, at: Channels, place: tuple[Affine, Affine], count: int) -> None:
+        """Ask for what the next run of windows is the first to read: so few reads of this one miss the caches
+        that the processor, which looks ahead some hundred instructions, would wait for them one by one."""
+        windows, (oy, ox) = self.grad.windows, place
+        x, y = self.grad.pixels(1, at), self.grad.pixels(2, at)
+        (high, _), (down, right) = windows.kernel, windows.stride
+        for number in range(count):
+            y.prefetch(oy, ox + count + number)
+        for r, c in product(range(max(0, high - down), high), range(count * right)):
+            x.prefetch(windows.row(oy, r), windows.column(ox + count, c))
+
+    def add(self, run: Run, at: Channels) -> None:
+        """Add up what the places of a run get, and finish them."""
+        k, (step, wide) = self.grad.k, (self.grad.windows.stride[1], self.grad.windows.kernel[1])
+        dy, wanted = self.grad.pixels(0, at), {c: i for i, c in enumerate(run.columns)}
+        sums = k.register("sum", at.lanes, (len(wanted),))
+        cells = max(1, len(run.columns) // step)
+        for cell in range(cells, 2 * cells):
+            dy.prefetch(run.row, run.column + cell)
+        with windows_rows(self.grad, run) as (oy, tap):
+            names = [self._name(tap, s, at.lanes) for s in range(wide)]
+            for d, taps in run.windows:
+                number = self.numbers.load((oy - self.first, run.column + d, at.channel), at.lanes)
+                given = dy.load(oy, run.column + d)
+                for i, s in ((wanted[d * step + s], s) for s in taps if d * step + s in wanted):
+                    sums[i,] = sums[i,] + k.compute("select_eq", number, names[s], given, 0.0)
+        finish_run(self.grad, run, at, [sums[i,] for i in range(len(wanted))])

@@ -1,0 +1,92 @@
+"""Gradients of mean pooling, channels last: every place gathers its share from the windows that have it.
+
+Windows that cover the map exactly once are computed one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+
+from cnnc.backend.kernel.builder import Vec
+from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernels.loops import nest
+from cnnc.backend.kernels.pool_cells import Channels, PoolGrad, Run, each_run, finish_run, windows_rows
+from cnnc.backend.kernels.shares import Shares
+from cnnc.backend.kernels.site import Site
+from cnnc.ops.pool import MeanPool2dGrad
+
+
+def mean_pool2d_grad(site: Site) -> Kernel:
+    """dy -> dx: every place of a window gets its dy over the window's counted elements."""
+    grad = PoolGrad.of(site)
+    op = grad.region.anchor
+    assert isinstance(op, MeanPool2dGrad)
+    shares = Shares.of(grad.k, op, grad.region.result.type, grad.region.anchor_tensor(0).type)
+    if grad.windows.tile:
+        return _mean_of_tiles(grad, shares)
+    return gather(grad, lambda run, vector: _mean_of_run(grad, shares, run, vector))
+
+
+def _mean_of_tiles(grad: PoolGrad, shares: Shares) -> Kernel:
+    """Every place copies a share of its window's gradient."""
+    k, windows = grad.k, grad.windows
+    share = shares.one
+    assert share is not None, "windows without padding are of one size"
+    with (
+        nest(k, (grad.images, windows.result[0], windows.kernel[0]), True, grad.marked) as (image, oy, r),
+        k.loop("ox", 0, windows.result[1]) as ox,
+        k.loop("s", 0, windows.kernel[1]) as s,
+    ):
+        line, column = windows.row(oy, r), windows.column(ox, s)
+
+        def place(at: Channels) -> None:
+            grad.finish(at, line, [(column, grad.pixels(0, at).load(oy, ox) * share)])
+
+        grad.vectors(image, place)
+    return k.build()
+
+
+def gather(grad: PoolGrad, body: Callable[[Run, Channels], None]) -> Kernel:
+    """`body` for every run of cells that has windows, and every vector of channels; parallel over rows of
+    cells."""
+    k, (height, _), (step, _) = grad.k, grad.windows.size, grad.windows.stride
+    top = grad.windows.pad[0]
+
+    def places(run: Run, at: Channels) -> None:
+        if run.windows:
+            body(run, at)
+        else:
+            finish_run(grad, run, at, [k.constant(0.0, at.lanes)] * len(run.columns))
+
+    def line(image: Affine, row: Affine, r: Affine) -> None:
+        start = Run(row * step + r - top, row, r, affine(0), (), ())
+        each_run(grad, start, lambda run: grad.vectors(image, lambda at: places(run, at)))
+
+    if step == 1:
+        with nest(k, (grad.images, height), parallel=True, images=grad.marked) as (image, y):
+            line(image, y + top, affine(0))
+        return k.build()
+    with nest(k, (grad.images, -(-(height + top) // step)), True, grad.marked) as (image, row):
+        above, below = top - row * step, height + top - row * step
+        with k.loop("r", (0, above), (step, below)) as r:
+            line(image, row, r)
+    return k.build()
+
+
+def _mean_of_run(grad: PoolGrad, shares: Shares, run: Run, at: Channels) -> None:
+    """The windows of one column are added up first, then the columns that have a place."""
+    k, dy, step = grad.k, grad.pixels(0, at), grad.windows.stride[1]
+    parts = k.register("part", at.lanes, (len(run.windows),))
+    with windows_rows(grad, run) as (oy, _):
+        for number, (d, taps) in enumerate(run.windows):
+            value = dy.load(oy, run.column + d)
+            if shares.one is None:
+                value = value * shares.of_window(oy, False, run.column + d, taps, at.lanes)
+            parts[number,] = parts[number,] + value
+    values = []
+    for c in run.columns:
+        having = [parts[number,] for number, (d, taps) in enumerate(run.windows) if c - d * step in taps]
+        total = reduce(Vec.__add__, having) if having else k.constant(0.0, at.lanes)
+        values.append(total if shares.one is None else total * shares.one)
+    finish_run(grad, run, at, values)
