@@ -56,14 +56,14 @@ def site_of(
     return Site(sample.op, tensors[:count], tensors[count:], target, in_place or {})
 
 
-def check_sample(sample: Sample, target: Target, order: Order = iter, run: Run = interpret) -> None:
+def check_sample(sample: Sample, target: Target, order: Order = iter, run: Run = interpret) -> Program:
     """Check every kernel of the program that computes a sample, in the layouts a network would get."""
     builder = GraphBuilder("sample")
     operands = [builder.input(f"x{i}", t) for i, t in enumerate(sample.operands)]
     graph = builder.build(builder.emit_all(sample.op, *operands))
     arrays = random_operands(sample, random_for(sample))
     feeds = {operand.name: array for operand, array in zip(operands, arrays, strict=True)}
-    check_graph(graph, (LowerBatchNorm(),), target, feeds, order, run)
+    return check_graph(graph, (LowerBatchNorm(),), target, feeds, order, run)
 
 
 def check_graph(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile, Vec
-from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Affine, Kernel, affine
+from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.columns import Run, column_runs
 from cnnc.backend.kernels.contraction import (
     Contraction,
@@ -26,6 +26,7 @@ from cnnc.backend.kernels.contraction import (
     tile_field,
 )
 from cnnc.backend.kernels.depthwise import depthwise
+from cnnc.backend.kernels.fetch import LINE, Fetcher
 from cnnc.backend.kernels.phases import Phase
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.rows import SourceRows, each_filter_row, each_part
@@ -40,8 +41,8 @@ STRAIGHT_CHANNELS = 8
 """Up to so many channels the loop over them is unrolled whole, and over the columns of the filter that reach
 a part of a tile too."""
 
-LINE = SCRATCH_ALIGNMENT // 4
-"""Elements of a cache line."""
+LEAST_ITERATIONS = 16
+"""Of the parallel nest, where blocks of maps are no part of it."""
 
 _Tap = tuple[Affine, tuple[int, ...]]
 """A column of the filter, and the columns of a tile whose source it reaches."""
@@ -168,13 +169,17 @@ class _Direct:
             def parallel(name: str, extent: int, marked: int = 0) -> Affine:
                 return nest.enter_context(self.k.loop(name, 0, extent, parallel=True, images=marked))
 
-            outer = parallel("block", blocks) if self._weights_outer() else None
+            outer = parallel("block", blocks) if self._weights_outer() and not self.fetched else None
             image, part, group = (
                 parallel("n", self.shape.batch, 0 if self._rows_are_images() else self.site.each_image),
                 parallel("row", self.parts, self._row_images()),
                 parallel("group", self.shape.groups) if self.shape.groups > 1 else affine(0),
             )
-            number = outer if outer is not None else parallel("block", blocks)
+            if self.fetched:
+                self._fetch(image, part)
+                number = nest.enter_context(self.k.once_or_loop("block", blocks))
+            else:
+                number = outer if outer is not None else parallel("block", blocks)
 
             def block(number: Affine, maps: int) -> None:
                 vectors = tuple(enumerate(c for _, c in channel_tiles(maps, self.lanes)))
@@ -182,6 +187,27 @@ class _Direct:
 
             each_part(self.k, number, blocks, self.shape.maps, self.block, block)
         return self.k.build()
+
+    @cached_property
+    def fetched(self) -> tuple[int, ...]:
+        """The operands that an epilogue reads from memory, where it reads a few channels of every pixel at a
+        time and their rows can wait in the second-level cache beside the weights."""
+        region, shape, target = self.region, self.shape, self.site.target
+        maps = [(i, self.site.operands[i].type) for i in region.loaded_maps]
+        large = [i for i, t in maps if t.shape == region.result.type.shape and t.nbytes > target.l2_bytes]
+        row = 4 * self.tile_rows * shape.result[1] * shape.maps
+        few_weights = 4 * shape.channels * shape.maps <= target.l2_bytes // 4
+        few_maps = row * (len(large) + 1) <= target.l2_bytes // 2
+        many_rows = shape.batch * self.parts >= LEAST_ITERATIONS
+        is_cut = shape.is_pointwise and shape.groups == 1 and shape.maps > self.block
+        return tuple(large) if is_cut and few_weights and few_maps and many_rows else ()
+
+    def _fetch(self, image: Affine, part: Affine) -> None:
+        """Fetch the operands of the epilogue for the rows of a part."""
+        rows, (height, width) = self.tile_rows, self.shape.result
+        maps = [self.arguments.operands[number] for number in self.fetched]
+        extent = part * rows, (part * rows + rows, height)
+        Fetcher.of(self.k).fetch(maps, (image, image + 1), extent, (0, width), (0, self.shape.maps))
 
     def _rows_are_images(self) -> bool:
         """Whether this is a dense product of images that may share tiles."""
@@ -224,7 +250,7 @@ class _Direct:
         tile, numbers = _Tile(acc, place, block, phases, rows, run), tuple(range(rows))
         epilogue = Epilogue(self.k, self.region, self.arguments)
         for vector, _ in block.vectors:
-            if vector * self.lanes % LINE == 0:
+            if vector * self.lanes % LINE == 0 and not self.fetched:
                 epilogue.prefetch(self._points(tile, vector))
         if run.reach:
             each_filter_row(

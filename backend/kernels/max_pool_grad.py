@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 
 from cnnc.backend.kernel.builder import BufferHandle, Tile, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernels.fetch import Fetcher
 from cnnc.backend.kernels.loops import nest
 from cnnc.backend.kernels.pool_cells import Channels, PoolGrad, Run, each_run, finish_run, windows_rows
 from cnnc.backend.kernels.site import Site
@@ -80,9 +80,10 @@ class _Bands:
 
     @cached_property
     def height(self) -> int:
-        """Rows of cells of a band: their windows' numbers take half of the second-level cache at most."""
-        target = self.grad.region.site.target
-        fitting = target.l2_bytes // 2 // (4 * self.grad.windows.result[1] * self.channels) - self.before
+        """Rows of cells of a band: what it reads, and the numbers, stay in the second-level cache."""
+        windows, target = self.grad.windows, self.grad.region.site.target
+        row = 4 * self.channels * (windows.stride[0] * windows.size[1] + 3 * windows.result[1])
+        fitting = target.l2_bytes * 3 // 4 // row - self.before
         wanted = -(-len(self.cells) * self.grad.images // ITERATIONS)
         return max(1, min(fitting, wanted, len(self.cells)))
 
@@ -99,6 +100,7 @@ class _Bands:
         numbers = k.scratch("numbers", (self.height + self.before, windows.result[1], self.channels))
         with nest(k, (self.grad.images, bands), parallel=True, images=self.grad.marked) as (image, band):
             first = band * self.height + self.cells.start
+            self._fetch(image, first)
             places = _Places(self.grad, numbers, first - self.before)
             last = windows.result[0], first + self.height
             with k.loop("oy", (0, first - self.before), last) as oy:
@@ -106,6 +108,17 @@ class _Bands:
             with k.loop("row", first, (first + self.height, self.cells.stop)) as row:
                 self._cells(places, image, row)
         return k.build()
+
+    def _fetch(self, image: Affine, first: Affine) -> None:
+        """Fetch what the band that begins with row `first` of cells reads: of x, then of y and dy."""
+        windows, channels = self.grad.windows, (0, self.grad.region.result.type.shape[1])
+        fetcher, here = Fetcher.of(self.grad.k), (image, image + 1)
+        dy, x, y = (self.grad.arguments.operands[self.grad.region.operand(i)] for i in range(3))
+        last = first + self.height
+        above, below = windows.row(first - self.before, 0), windows.row(last - 1, windows.kernel[0])
+        fetcher.fetch([x], here, ((0, above), (windows.size[0], below)), (0, windows.size[1]), channels)
+        rows = (0, first - self.before), (windows.result[0], last)
+        fetcher.fetch([y, dy], here, rows, (0, windows.result[1]), channels)
 
     def _cells(self, places: _Places, image: Affine, row: Affine) -> None:
         """The places of a row of cells, line by line."""
@@ -149,7 +162,6 @@ class _Places:
         x, y = self.grad.pixels(1, at), self.grad.pixels(2, at)
         highest = [y.load(oy, ox + number) for number in range(len(taps))]
         found = k.register("found", at.lanes, (len(taps),), NOWHERE)
-        self._prefetch(at, place, len(taps))
         if whole and windows.are_small:
             for r in reversed(range(windows.kernel[0])):
                 self._row(x, (oy, ox), affine(r), taps, (found, highest))
@@ -189,25 +201,11 @@ class _Places:
             return float(number.constant)
         return self.grad.k.broadcast(self.grad.k.index(number, 1), lanes)
 
-    def _prefetch(self, at: Channels, place: tuple[Affine, Affine], count: int) -> None:
-        """Ask for what the next run of windows is the first to read: so few reads of this one miss the caches
-        that the processor, which looks ahead some hundred instructions, would wait for them one by one."""
-        windows, (oy, ox) = self.grad.windows, place
-        x, y = self.grad.pixels(1, at), self.grad.pixels(2, at)
-        (high, _), (down, right) = windows.kernel, windows.stride
-        for number in range(count):
-            y.prefetch(oy, ox + count + number)
-        for r, c in product(range(max(0, high - down), high), range(count * right)):
-            x.prefetch(windows.row(oy, r), windows.column(ox + count, c))
-
     def add(self, run: Run, at: Channels) -> None:
         """Add up what the places of a run get, and finish them."""
         k, (step, wide) = self.grad.k, (self.grad.windows.stride[1], self.grad.windows.kernel[1])
         dy, wanted = self.grad.pixels(0, at), {c: i for i, c in enumerate(run.columns)}
         sums = k.register("sum", at.lanes, (len(wanted),))
-        cells = max(1, len(run.columns) // step)
-        for cell in range(cells, 2 * cells):
-            dy.prefetch(run.row, run.column + cell)
         with windows_rows(self.grad, run) as (oy, tap):
             names = [self._name(tap, s, at.lanes) for s in range(wide)]
             for d, taps in run.windows:

@@ -14,15 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
-from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Affine, affine
+from cnnc.backend.kernel.ir import Affine, affine
 from cnnc.backend.kernels.contraction import Contraction
+from cnnc.backend.kernels.fetch import LINE
 from cnnc.backend.kernels.loops import vectors
 from cnnc.backend.kernels.rows import where_inside
 from cnnc.backend.kernels.weight_grad_parts import Chunks, tile_cycles
 from cnnc.backend.target import Target
-
-LINE = SCRATCH_ALIGNMENT // 4
-"""Elements of a cache line: so much further apart than they are long lie the pixels of copies."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from contextlib import ExitStack, contextmanager
 from itertools import groupby, product
 
 from cnnc.backend.kernel.builder import KernelBuilder, Vec
-from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Affine, Kernel, affine
+from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernels.fetch import LINE, Fetcher
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.site import Arguments, Site, Tensor, declare
 from cnnc.backend.kernels.tiles import pixels_for, split
@@ -24,9 +25,6 @@ from cnnc.backend.kernels.winograd_tiles import Axis, Run, loop_over, runs
 from cnnc.backend.kernels.winograd_transforms import transform_tile
 from cnnc.errors import UnsupportedError
 from cnnc.ops.winograd import WinogradConv2d
-
-LINE = SCRATCH_ALIGNMENT // 4
-"""Elements of a cache line. So much is left between the points: else they would meet in the same sets."""
 
 UNROLL = 4
 """Channels of one iteration of the innermost loop."""
@@ -75,8 +73,8 @@ class _Winograd:
         self.blocks: Blocks = choose_blocks(site.target, work, 1 if site.exact_images else x.shape[0])
         self.marked = self.blocks.blocking.sizes[0] * site.each_image
         self.streams_weights = 4 * u.size > site.target.l2_bytes
-        self.streams_data = x.type.nbytes > site.target.l2_bytes
         self.tiles, self.panel = self.blocks.blocking.tiles, self.blocks.panel * packed
+        # a line is left between the points: else they would meet in the same sets of a cache
         self.data = self.k.scratch("data", (work.points, self.tiles * self.channels + LINE))
         self.products = self.k.scratch("products", (work.points, self.tiles * self.panel + LINE))
 
@@ -126,6 +124,9 @@ class _Winograd:
         rows, columns = self.tiling.axes
         (top, left), (height, width) = self.op.pad[:2], self.source_tensor.shape[2:]
         axes = self._axes((top, left), (rows.points, columns.points), (height, width))
+        if self.source_tensor.type.nbytes > self.target.l2_bytes:
+            extents = self.blocks.blocking.extents(block, axes)
+            Fetcher.of(self.k).fetch([self.source], *extents, (0, self.channels))
         vectors, rest = divmod(self.channels, self.channel_lanes)
         for reach in product(*(runs(axis, axis.tiles) for axis in axes)):
             with self._each_tile(block, *reach) as place:
@@ -152,18 +153,7 @@ class _Winograd:
         def store(i: int, j: int, value: Vec) -> None:
             self.data.store((i * columns.points + j, position), value, count)
 
-        if self.streams_data:
-            self._prefetch(place, channel)
         transform_tile(self.k, rows.data, columns.data, self.channel_lanes, load, store)
-
-    def _prefetch(self, place: _Block, channel: Affine) -> None:
-        """Ask for a vector of what the next tile reads and no tile before it: tiles visit several rows at a
-        time, a few elements of each, an order that processors do not foresee."""
-        rows, columns = self.tiling.axes
-        (n, y, x), (mh, mw), (top, left) = place, self.op.tile, self.op.pad[:2]
-        for i, j in product(range(rows.points - mh, rows.points), range(columns.points, columns.points + mw)):
-            at = self.source_tensor.place((n, channel, y * mh + (i - top), x * mw + (j - left)))
-            self.source.prefetch(at)
 
     def _multiply(self, first: Affine) -> None:
         """M = V u at every point, for the panel of maps that begins with block `first`."""

@@ -1,27 +1,19 @@
 """The two sides of a Winograd weight gradient, data and gradients: from memory to scratch, transformed.
 
-A block of tiles is first fetched, then transformed. Tiles visit several rows at a time, a few elements of
-each, an order that prefetchers do not follow; fetching reads the same rows in the order of memory, an element
-of every cache line, so that the tiles find them in the second-level cache.
+A block of tiles is first fetched (fetch.py), then transformed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import cycle
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
-from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Affine, affine
+from cnnc.backend.kernel.ir import Affine
+from cnnc.backend.kernels.fetch import Fetcher
 from cnnc.backend.kernels.winograd_tiles import Axis, Blocking, Run, loop_over, runs
 from cnnc.backend.kernels.winograd_transforms import transform_tile
 from cnnc.ops.winograd_matrices import Matrix
-
-LINE = SCRATCH_ALIGNMENT // 4
-"""Elements of a cache line."""
-
-FETCH_WAYS = 4
-"""Registers that take turns while a block is fetched."""
 
 Place = tuple[Affine, Affine, Affine]
 """Numbers along images, tile rows and tile columns: of a tile, or of a block of tiles."""
@@ -72,30 +64,13 @@ class Transformer:
 
     k: KernelBuilder
     blocking: Blocking
-    fetched: BufferHandle
-    """Scratch memory [FETCH_WAYS] for what nobody reads: what is fetched must be used."""
+    fetcher: Fetcher
 
     def fetch(self, side: Side, block: Place) -> None:
-        """Read the rows of a block but for those that it shares with the block before."""
-        k = self.k
-        n, y, x = (self._extent(side, axis, number) for axis, number in enumerate(block))
-        ways = k.register("fetched", 1, (FETCH_WAYS,))
+        """Fetch the rows of a block but for those that it shares with the block before."""
+        images, rows, columns = self.blocking.extents(block, side.axes)
         in_every_part = min(side.width, side.channels - (side.parts - 1) * side.width)
-        with k.loop("n", *n) as image, k.loop("y", *y) as row, k.loop("x", *x) as column:
-            for way, start in zip(cycle(range(FETCH_WAYS)), range(0, in_every_part, LINE), strict=False):
-                element = side.source.load((image, row, column, side.first + start), 1)
-                ways[way,] = k.max(ways[way,], element)
-        for way in range(FETCH_WAYS):
-            self.fetched.store((way,), ways[way,])
-
-    def _extent(self, side: Side, axis: int, number: Affine) -> tuple[tuple[Affine, ...], tuple[Affine, ...]]:
-        """Starts and stops of what a block reads along images, rows or columns."""
-        size = self.blocking.sizes[axis]
-        if axis == 0:
-            return (number * size,), (affine(self.blocking.counts[0]), number * size + size)
-        tiles = side.axes[axis - 1]
-        first = number * (size * tiles.step) + (tiles.extent - tiles.step - tiles.origin)
-        return (affine(0), first), (affine(tiles.size), first + size * tiles.step)
+        self.fetcher.fetch([side.source], images, rows, columns, (side.first, in_every_part))
 
     def transform(self, side: Side, block: Place) -> None:
         """Transform the tiles of a block, run by run; tiles behind the last are zero."""

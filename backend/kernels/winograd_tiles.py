@@ -15,6 +15,7 @@ from itertools import groupby, product
 
 from cnnc.backend.kernel.builder import KernelBuilder
 from cnnc.backend.kernel.ir import Affine, affine
+from cnnc.backend.kernels.fetch import Extent
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,18 @@ class Blocking:
     def total(self) -> int:
         """Tiles of all blocks, those behind the last included."""
         return math.prod(self.covered)
+
+    def extents(
+        self, block: tuple[Affine, Affine, Affine], axes: tuple[Axis, Axis]
+    ) -> tuple[Extent, Extent, Extent]:
+        """Where along images, rows and columns a block reads what the block before did not."""
+        image = block[0] * self.sizes[0]
+        found: list[Extent] = [((image,), (affine(self.counts[0]), image + self.sizes[0]))]
+        for number, size, axis in zip(block[1:], self.sizes[1:], axes, strict=True):
+            first = number * (size * axis.step) + (axis.extent - axis.step - axis.origin)
+            found.append(((affine(0), first), (affine(axis.size), first + size * axis.step)))
+        images, rows, columns = found
+        return images, rows, columns
 
     def position(self, place: tuple[Affine, Affine, Affine], block: tuple[Affine, Affine, Affine]) -> Affine:
         """The number in its block of the tile at `place`."""

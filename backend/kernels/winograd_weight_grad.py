@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.arrays import as_arrays
+from cnnc.backend.kernels.fetch import LINE, Fetcher
 from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.site import Site, declare
 from cnnc.backend.kernels.tiles import pixels_for, split
 from cnnc.backend.kernels.winograd_parts import Parts, Work, choose_parts
-from cnnc.backend.kernels.winograd_sides import FETCH_WAYS, LINE, Place, Side, Transformer
+from cnnc.backend.kernels.winograd_sides import Place, Side, Transformer
 from cnnc.backend.kernels.winograd_tiles import Axis
 from cnnc.backend.kernels.winograd_transforms import transform_tile
 from cnnc.ops.winograd import WinogradWeightGrad
@@ -77,7 +78,7 @@ class _WeightGrad:
         """All that an iteration of the parallel nest does."""
         size = data.width * gradients.width
         sums = self.k.scratch("sums", (self.tiling.points, size + LINE))
-        transformer = Transformer(self.k, self.blocking, self.k.scratch("fetched", (FETCH_WAYS,)))
+        transformer = Transformer(self.k, self.blocking, Fetcher.of(self.k))
         if not self.is_one_block:
             self._clear(sums, size)
         with self._blocks() as block:
