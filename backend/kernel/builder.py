@@ -194,18 +194,20 @@ class KernelBuilder:
         reduced = self.let(Reduce(function, value.operand, value.lanes))
         return Vec(self, reduced.operand, 1)
 
-    def transposed(self, rows: Sequence[Vec]) -> list[Vec]:
-        """The columns of a square of as many rows as they have lanes, a power of two.
+    def transposed(self, rows: Sequence[Vec], edge: int) -> list[Vec]:
+        """The columns of a square of `edge` rows of as many lanes, a power of two. Rows behind the last that
+        is given are zero.
 
         Interleaving the upper rows with the lower ones turns the bits of (row, lane) by one place; turned
         often enough, row and lane have changed places.
         """
-        half, count = len(rows) // 2, len(rows)
+        half, count = edge // 2, edge
+        rows = [*rows, *[self.constant(0.0, edge)] * (edge - len(rows))]
         while count > 1:
             pairs = list(zip(rows[:half], rows[half:], strict=True))
             rows = [self.interleave(part, a, b) for a, b in pairs for part in ("low", "high")]
             count //= 2
-        return list(rows)
+        return rows
 
     def interleave(self, half: str, a: Vec, b: Vec) -> Vec:
         """Lanes of two vectors in turn, of the halves `low` or `high`."""

@@ -192,15 +192,13 @@ class _Direct:
     def fetched(self) -> tuple[int, ...]:
         """The operands that an epilogue reads from memory, where it reads a few channels of every pixel at a
         time and their rows can wait in the second-level cache beside the weights."""
-        region, shape, target = self.region, self.shape, self.site.target
-        maps = [(i, self.site.operands[i].type) for i in region.loaded_maps]
-        large = [i for i, t in maps if t.shape == region.result.type.shape and t.nbytes > target.l2_bytes]
+        shape, target, large = self.shape, self.site.target, self.region.large_maps
         row = 4 * self.tile_rows * shape.result[1] * shape.maps
         few_weights = 4 * shape.channels * shape.maps <= target.l2_bytes // 4
         few_maps = row * (len(large) + 1) <= target.l2_bytes // 2
         many_rows = shape.batch * self.parts >= LEAST_ITERATIONS
         is_cut = shape.is_pointwise and shape.groups == 1 and shape.maps > self.block
-        return tuple(large) if is_cut and few_weights and few_maps and many_rows else ()
+        return large if is_cut and few_weights and few_maps and many_rows else ()
 
     def _fetch(self, image: Affine, part: Affine) -> None:
         """Fetch the operands of the epilogue for the rows of a part."""

@@ -17,7 +17,7 @@ from cnnc.backend.kernel.builder import BufferHandle, Tile, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.fetch import Fetcher
 from cnnc.backend.kernels.loops import nest
-from cnnc.backend.kernels.pool_cells import Channels, PoolGrad, Run, each_run, finish_run, windows_rows
+from cnnc.backend.kernels.pool_cells import Channels, PoolGrad, Run, each_place, finish_run, windows_rows
 from cnnc.backend.kernels.site import Site
 from cnnc.backend.kernels.windows import Pixels
 
@@ -67,13 +67,6 @@ class _Bands:
     grad: PoolGrad
 
     @cached_property
-    def cells(self) -> range:
-        """The rows of cells that have places on the map."""
-        windows = self.grad.windows
-        step, top = windows.stride[0], windows.pad[0]
-        return range(top // step, -(-(windows.size[0] + top) // step))
-
-    @cached_property
     def before(self) -> int:
         """How many rows of windows in front of a cell's own have its places."""
         return (self.grad.windows.kernel[0] - 1) // self.grad.windows.stride[0]
@@ -84,8 +77,8 @@ class _Bands:
         windows, target = self.grad.windows, self.grad.region.site.target
         row = 4 * self.channels * (windows.stride[0] * windows.size[1] + 3 * windows.result[1])
         fitting = target.l2_bytes * 3 // 4 // row - self.before
-        wanted = -(-len(self.cells) * self.grad.images // ITERATIONS)
-        return max(1, min(fitting, wanted, len(self.cells)))
+        wanted = -(-len(self.grad.cells) * self.grad.images // ITERATIONS)
+        return max(1, min(fitting, wanted, len(self.grad.cells)))
 
     @cached_property
     def channels(self) -> int:
@@ -96,17 +89,17 @@ class _Bands:
 
     def build(self) -> Kernel:
         k, windows = self.grad.k, self.grad.windows
-        bands = -(-len(self.cells) // self.height)
+        bands = -(-len(self.grad.cells) // self.height)
         numbers = k.scratch("numbers", (self.height + self.before, windows.result[1], self.channels))
         with nest(k, (self.grad.images, bands), parallel=True, images=self.grad.marked) as (image, band):
-            first = band * self.height + self.cells.start
+            first = band * self.height + self.grad.cells.start
             self._fetch(image, first)
             places = _Places(self.grad, numbers, first - self.before)
             last = windows.result[0], first + self.height
             with k.loop("oy", (0, first - self.before), last) as oy:
                 places.find(image, oy)
-            with k.loop("row", first, (first + self.height, self.cells.stop)) as row:
-                self._cells(places, image, row)
+            with k.loop("row", first, (first + self.height, self.grad.cells.stop)) as row:
+                each_place(self.grad, image, row, places.add)
         return k.build()
 
     def _fetch(self, image: Affine, first: Affine) -> None:
@@ -119,21 +112,6 @@ class _Bands:
         fetcher.fetch([x], here, ((0, above), (windows.size[0], below)), (0, windows.size[1]), channels)
         rows = (0, first - self.before), (windows.result[0], last)
         fetcher.fetch([y, dy], here, rows, (0, windows.result[1]), channels)
-
-    def _cells(self, places: _Places, image: Affine, row: Affine) -> None:
-        """The places of a row of cells, line by line."""
-        k, windows = self.grad.k, self.grad.windows
-        step, (height, _), top = windows.stride[0], windows.size, windows.pad[0]
-
-        def line(r: Affine) -> None:
-            start = Run(row * step + r - top, row, r, affine(0), (), ())
-            each_run(self.grad, start, lambda run: self.grad.vectors(image, lambda at: places.add(run, at)))
-
-        if step == 1:
-            line(affine(0))
-            return
-        with k.loop("r", (0, top - row * step), (step, height + top - row * step)) as r:
-            line(r)
 
 
 @dataclass(frozen=True)

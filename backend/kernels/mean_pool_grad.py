@@ -9,9 +9,9 @@ from collections.abc import Callable
 from functools import reduce
 
 from cnnc.backend.kernel.builder import Vec
-from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernel.ir import Kernel
 from cnnc.backend.kernels.loops import nest
-from cnnc.backend.kernels.pool_cells import Channels, PoolGrad, Run, each_run, finish_run, windows_rows
+from cnnc.backend.kernels.pool_cells import Channels, PoolGrad, Run, each_place, finish_run, windows_rows
 from cnnc.backend.kernels.shares import Shares
 from cnnc.backend.kernels.site import Site
 from cnnc.ops.pool import MeanPool2dGrad
@@ -25,7 +25,7 @@ def mean_pool2d_grad(site: Site) -> Kernel:
     shares = Shares.of(grad.k, op, grad.region.result.type, grad.region.anchor_tensor(0).type)
     if grad.windows.tile:
         return _mean_of_tiles(grad, shares)
-    return gather(grad, lambda run, vector: _mean_of_run(grad, shares, run, vector))
+    return _gather(grad, lambda run, vector: _mean_of_run(grad, shares, run, vector))
 
 
 def _mean_of_tiles(grad: PoolGrad, shares: Shares) -> Kernel:
@@ -47,11 +47,10 @@ def _mean_of_tiles(grad: PoolGrad, shares: Shares) -> Kernel:
     return k.build()
 
 
-def gather(grad: PoolGrad, body: Callable[[Run, Channels], None]) -> Kernel:
+def _gather(grad: PoolGrad, body: Callable[[Run, Channels], None]) -> Kernel:
     """`body` for every run of cells that has windows, and every vector of channels; parallel over rows of
     cells."""
-    k, (height, _), (step, _) = grad.k, grad.windows.size, grad.windows.stride
-    top = grad.windows.pad[0]
+    k = grad.k
 
     def places(run: Run, at: Channels) -> None:
         if run.windows:
@@ -59,18 +58,8 @@ def gather(grad: PoolGrad, body: Callable[[Run, Channels], None]) -> Kernel:
         else:
             finish_run(grad, run, at, [k.constant(0.0, at.lanes)] * len(run.columns))
 
-    def line(image: Affine, row: Affine, r: Affine) -> None:
-        start = Run(row * step + r - top, row, r, affine(0), (), ())
-        each_run(grad, start, lambda run: grad.vectors(image, lambda at: places(run, at)))
-
-    if step == 1:
-        with nest(k, (grad.images, height), parallel=True, images=grad.marked) as (image, y):
-            line(image, y + top, affine(0))
-        return k.build()
-    with nest(k, (grad.images, -(-(height + top) // step)), True, grad.marked) as (image, row):
-        above, below = top - row * step, height + top - row * step
-        with k.loop("r", (0, above), (step, below)) as r:
-            line(image, row, r)
+    with nest(k, (grad.images, len(grad.cells)), parallel=True, images=grad.marked) as (image, row):
+        each_place(grad, image, row + grad.cells.start, places)
     return k.build()
 
 

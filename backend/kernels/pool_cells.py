@@ -62,6 +62,12 @@ class PoolGrad:
         Epilogue(self.k, self.region, self.arguments).finish(points, at.count)
 
     @property
+    def cells(self) -> range:
+        """The rows of cells that have places on the map, counted with the padding."""
+        step, top = self.windows.stride[0], self.windows.pad[0]
+        return range(top // step, -(-(self.windows.size[0] + top) // step))
+
+    @property
     def marked(self) -> int:
         """With what the loop over images is marked."""
         return self.region.site.each_image
@@ -90,6 +96,21 @@ class Run:
     column: Affine
     columns: tuple[int, ...]
     windows: tuple[tuple[int, range], ...]
+
+
+def each_place(grad: PoolGrad, image: Affine, row: Affine, body: Callable[[Run, Channels], None]) -> None:
+    """`body` for every run of places in a row of cells, line by line, and every vector of channels."""
+    step, (height, _), top = grad.windows.stride[0], grad.windows.size, grad.windows.pad[0]
+
+    def line(r: Affine) -> None:
+        start = Run(row * step + r - top, row, r, affine(0), (), ())
+        each_run(grad, start, lambda run: grad.vectors(image, lambda at: body(run, at)))
+
+    if step == 1:
+        line(affine(0))
+        return
+    with grad.k.loop("r", (0, top - row * step), (step, height + top - row * step)) as r:
+        line(r)
 
 
 def each_run(grad: PoolGrad, line: Run, body: Callable[[Run], None]) -> None:

@@ -64,10 +64,12 @@ class Region:
         return self.body.nodes[0].results[0]
 
     @cached_property
-    def loaded_maps(self) -> tuple[int, ...]:
-        """The site's numbers of the operands that the epilogue loads."""
+    def large_maps(self) -> tuple[int, ...]:
+        """The site's numbers of the operands that the epilogue loads in full and no cache holds."""
         read = {operand for node in self.epilogue for operand in node.operands}
-        return tuple(i for i, value in enumerate(self.body.inputs) if value in read)
+        shape, limit = self.result.type.shape, self.site.target.l2_bytes
+        types = [(i, value, self.site.operands[i].type) for i, value in enumerate(self.body.inputs)]
+        return tuple(i for i, value, t in types if value in read and t.shape == shape and t.nbytes > limit)
 
     def operand(self, position: int) -> int:
         """The site's number of the anchor's operand at `position`."""
@@ -87,11 +89,9 @@ class Epilogue:
 
     def prefetch(self, points: Iterable[Point]) -> None:
         """Ask for what `finish` will load at `points` from maps that no cache holds."""
-        site, shape = self.region.site, self.region.result.type.shape
-        for place, number in itertools.product(points, self.region.loaded_maps):
-            tensor = site.operands[number]
-            if tensor.type.shape == shape and tensor.type.nbytes > site.target.l2_bytes:
-                self.arguments.operands[number].prefetch(tensor.place(place))
+        for place, number in itertools.product(points, self.region.large_maps):
+            tensor = self.region.site.operands[number]
+            self.arguments.operands[number].prefetch(tensor.place(place))
 
     def finish(self, values: Mapping[Point, Vec], count: int) -> None:
         """Run the fused ops on vectors of the anchor's result and store all results.

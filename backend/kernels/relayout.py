@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.loops import each_run, flat_vectors, images_apart
-from cnnc.backend.kernels.site import Site, Tensor, declare
+from cnnc.backend.kernels.site import Site, Tensor, channel_tiles, declare
 from cnnc.errors import UnsupportedError
 from cnnc.ir.layout import row_major
 
@@ -171,18 +171,14 @@ class _Copy:
         across, rows = self.source.inner_axis, at[inner]
         assert across is not None, "scalars are copied flat"
         edge, stored = self.edge, _rounded(rows.valid, self.target.layout.block)
-        columns = _pieces(at[across].valid, edge)
+
+        def place(tensor: Tensor, s: Affine, t: Affine) -> list[Affine]:
+            return _place(tensor, {**at, across: at[across].at(s), inner: rows.at(t)})
 
         def square(s: Affine, width: int, t: Affine, known: int, count: int) -> None:
-            loaded = [
-                self.reader.load(self._source_place(at, across, s, inner, t + i), edge, width)
-                if i < known
-                else self.k.constant(0.0, edge)
-                for i in range(edge)
-            ]
-            for i, column in enumerate(self.k.transposed(loaded)[:width]):
-                place = {**at, across: at[across].at(s + i), inner: rows.at(t)}
-                self.writer.store(_place(self.target, place), column, count)
+            loaded = [self.reader.load(place(self.source, s, t + i), edge, width) for i in range(known)]
+            for i, column in enumerate(self.k.transposed(loaded, edge)[:width]):
+                self.writer.store(place(self.target, s + i, t), column, count)
 
         def line(s: Affine, width: int) -> None:
             whole = rows.valid - rows.valid % edge
@@ -191,17 +187,7 @@ class _Copy:
                 known = max(0, rows.valid - t)
                 square(s, width, affine(t), known, min(edge, stored - t))
 
-        each_run(self.k, "s", columns, line)
-
-    def _source_place(self, at: Coordinates, across: int, s: Affine, inner: int, t: Affine) -> list[Affine]:
-        """Where the source keeps offset `s` along its fastest axis and `t` along the target's."""
-        return _place(self.source, {**at, across: at[across].at(s), inner: at[inner].at(t)})
-
-
-def _pieces(extent: int, size: int) -> tuple[int, ...]:
-    """`extent` cut into pieces of a size, the last of which may be smaller."""
-    whole, rest = divmod(extent, size)
-    return (size,) * whole + ((rest,) if rest else ())
+        each_run(self.k, "s", [count for _, count in channel_tiles(at[across].valid, edge)], line)
 
 
 def _rounded(extent: int, block: int) -> int:

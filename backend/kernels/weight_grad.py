@@ -20,6 +20,7 @@ from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.arrays import as_arrays
 from cnnc.backend.kernels.contraction import Contraction, dense
 from cnnc.backend.kernels.depthwise_grad import depthwise_weight_grad
+from cnnc.backend.kernels.fetch import LINE
 from cnnc.backend.kernels.loops import each_run
 from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.site import Site, channel_tiles, declare
@@ -301,10 +302,12 @@ class _WeightGrad:
 
     def _prefetch(self, place: _Place, chunk: Chunk, pixel: Pixel, rows: int) -> None:
         """Ask for what the tile reads at the same place of the next chunk."""
-        assert isinstance(self.source, Maps), "the filters of joined rows have columns"
-        part, following = place.part, replace(pixel, row=pixel.row + chunk.rows)
-        self.gradients.prefetch(chunk, following, self._map(part, place.block), sum(place.block.counts))
-        self.source.prefetch(chunk, following, self._channel(part) + place.weight, rows)
+        part, maps = place.part, sum(place.block.counts)
+        at = chunk.image + pixel.image, chunk.row + pixel.row + chunk.rows, pixel.column
+        for first in range(0, maps, LINE):
+            self.gradients.handle.prefetch((*at, self._map(part, place.block) + first))
+        for first in range(0, rows, LINE):
+            self.source.handle.prefetch((*at, self._channel(part) + place.weight + first))
 
     def _map(self, part: _Part, block: _Block) -> Affine:
         """The first map of a block."""

@@ -127,12 +127,6 @@ class Gradients:
                 place = (chunk.image + n, chunk.row + y, x, map + v * lanes)
                 self.copies.store((n, y, x, inside + v * lanes), self.handle.load(place, lanes, count))
 
-    def prefetch(self, chunk: Chunk, pixel: Pixel, map: Affine, count: int) -> None:
-        """Ask for `count` maps at a pixel."""
-        for first in range(0, count, LINE):
-            row = chunk.row + pixel.row
-            self.handle.prefetch((chunk.image + pixel.image, row, pixel.column, map + first))
-
     def load(self, chunk: Chunk, pixel: Pixel, inside: Affine, map: Affine, lanes: int, count: int) -> Vec:
         """A vector of maps at a pixel; where it begins, inside the part and in dy."""
         if self.copies is not None:
@@ -179,12 +173,6 @@ class Maps:
                 copies.store((n, y, x, start), self.handle.load(place, lanes, count), count)
 
             vectors(k, self.length, lanes, copy)
-
-    def prefetch(self, chunk: Chunk, pixel: Pixel, channel: Affine, count: int) -> None:
-        """Ask for `count` channels of the source of a pointwise contraction under a pixel."""
-        for first in range(0, count, LINE):
-            row = chunk.row + pixel.row
-            self.handle.prefetch((chunk.image + pixel.image, row, pixel.column, channel + first))
 
     def splat(
         self, chunk: Chunk, pixel: Pixel, segment: Segment, inside: Affine, channel: Affine, lanes: int

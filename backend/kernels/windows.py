@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cnnc.backend.kernel.builder import Bound, BufferHandle, Coordinate, KernelBuilder, Vec
+from cnnc.backend.kernel.builder import Bound, BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, affine
 from cnnc.backend.kernels.site import Tensor
 from cnnc.errors import UnsupportedError
@@ -42,14 +42,8 @@ class Pixels:
             raise UnsupportedError(f"pooling needs channels-last maps (acdb), not {self.tensor.layout}")
 
     def load(self, y: Affine, x: Affine) -> Vec:
-        return self.handle.load(self._place(y, x), self.lanes, self.count)
-
-    def prefetch(self, y: Affine, x: Affine) -> None:
-        """Ask for a pixel that is read soon, or, beyond a row's end, one of the next row."""
-        self.handle.prefetch(self._place(y, x))
-
-    def _place(self, y: Affine, x: Affine) -> tuple[Coordinate, ...]:
-        return self.tensor.place((self.image, self.channel, y, x))
+        place = self.tensor.place((self.image, self.channel, y, x))
+        return self.handle.load(place, self.lanes, self.count)
 
 
 @dataclass(frozen=True)

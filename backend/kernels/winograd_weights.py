@@ -105,22 +105,15 @@ class _Weights:
                 place = part * self.edge
                 channel = (output - first) * self.packed + place
                 for start in range(0, self.block, self.edge):
-                    rows = self._rows((output, r, s, inputs * self.block + start, place), known - start)
-                    for i, row in enumerate(k.transposed(rows)):
+                    rows = [
+                        self.source.load((output, r, s, inputs * self.block + start + i, place), self.edge)
+                        for i in range(min(known - start, self.edge))
+                    ]
+                    for i, row in enumerate(k.transposed(rows, self.edge)):
                         turned.store((0, kh - 1 - r, kw - 1 - s, channel + i, start), row)
 
         each_part(k, block, self.blocks, self.maps, self.block, squares)
         return _Taps(turned, affine(0), run * self.run)
-
-    def _rows(self, place: tuple[Affine, ...], known: int) -> list[Vec]:
-        """The rows of a square of w: one for each input from that at `place` on, zero behind the last."""
-        *outer, first, output = place
-        return [
-            self.source.load((*outer, first + i, output), self.edge)
-            if i < known
-            else self.k.constant(0.0, self.edge)
-            for i in range(self.edge)
-        ]
 
 
 def _with_lanes(tensor: Tensor) -> tuple[int, ...]:

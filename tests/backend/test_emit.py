@@ -213,7 +213,7 @@ def test_reductions_halve_pairwise(target: Target) -> None:
 def test_a_square_is_transposed(size: int, target: Target) -> None:
     k = KernelBuilder("transposition")
     x, y = k.buffer("x", (size, size), Access.READ), k.buffer("y", (size, size), Access.WRITE)
-    for i, column in enumerate(k.transposed([x.load((i, 0), size) for i in range(size)])):
+    for i, column in enumerate(k.transposed([x.load((i, 0), size) for i in range(size)], size)):
         y.store((i, 0), column)
     kernel = k.build()
     feeds = arrays(kernel)
