@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from cnnc.backend.target import TARGETS
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.graph import Graph
-from cnnc.ir.plan import ALIGNMENT
+from cnnc.ir.plan import aligned
 from cnnc.ir.types import f32
+from cnnc.ops.concat import Concat, Slice
 from cnnc.ops.elementwise import Add, Tanh
 from cnnc.ops.reduce import Sum
 from cnnc.peak import Profile
@@ -35,14 +36,16 @@ def test_by_hand() -> None:
 
 @given(graphs(max_steps=8))
 @settings(max_examples=40, deadline=None)
-def test_no_more_is_alive_than_the_plan_says(graph: Graph) -> None:
+def test_as_much_is_alive_as_the_plan_says(graph: Graph) -> None:
+    """The plan counts whole storages: where some hold several values as parts, less may be alive in them."""
     plan = plan_graph(graph, TARGETS["avx2"])
     profile = Profile(plan)
-    most = int(profile.live_bytes.max(initial=0))
-    assert most <= plan.live_bytes_bound <= plan.arena_bytes
-    assert plan.live_bytes_bound < most + ALIGNMENT * max(len(profile.held(profile.peak)), 1) or most == 0
-    for position in range(len(plan.graph.nodes)):
-        assert sum(held.nbytes for held in profile.held(position)) == profile.live_bytes[position]
+    held = [profile.held(position) for position in range(len(plan.graph.nodes))]
+    assert [sum(h.nbytes for h in pieces) for pieces in held] == list(profile.live_bytes)
+    assert profile.live_bytes.max(initial=0) <= plan.live_bytes_bound <= plan.arena_bytes
+    if not any(isinstance(node.op, Concat | Slice) for node in plan.graph.nodes):
+        rounded = (sum(aligned(h.nbytes) for h in pieces) for pieces in held)
+        assert plan.live_bytes_bound == max(rounded, default=0)
 
 
 @pytest.mark.parametrize("name", ["avx2", "arm64"])
