@@ -11,18 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from cnnc.backend.kernels.tiles import LONG_ROW, block_for
 from cnnc.backend.kernels.weight_grad_parts import CACHED
-from cnnc.backend.kernels.winograd_blocks import Work, choose_blocks
+from cnnc.backend.kernels.winograd_blocks import Inline, Work, choose_blocks, filter_run
 from cnnc.backend.kernels.winograd_parts import Work as GradWork
 from cnnc.backend.kernels.winograd_parts import choose_parts
-from cnnc.backend.layouts import MANY_PIXELS, LayoutRules
 from cnnc.backend.target import Target
 from cnnc.ir.graph import Value
 from cnnc.ir.op import Op
 from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.partial import PartialWeightGrad, SumParts
-from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
+from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.ops.winograd_matrices import has_algorithm
 from cnnc.passes.choose_algorithms import Candidate, Emit, Rewrite
 
@@ -127,32 +127,52 @@ def _by_images_cycles(target: Target, layer: Layer, train: bool) -> float:
 
 def _winograd_cycles(tile: _Pair, target: Target, layer: Layer, train: bool) -> float:
     """What the kernels' own models say, and the transformed weights read, in training also written."""
-    sizes = zip(tile, layer.kernel, strict=True)
-    points = math.prod(m + k - 1 for m, k in sizes)
-    along = layer.op.size if isinstance(layer.op, Conv2dInputGrad) else layer.size
-    rows, columns = (-(-n // m) for n, m in zip(along, tile, strict=True))
-    counts = (layer.images, rows, columns)
+    points = _points(tile, layer)
     if isinstance(layer.op, Conv2dWeightGrad):
-        return _winograd_weight_grad_cycles(target, layer, points, counts)
+        return _winograd_weight_grad_cycles(target, layer, points, (layer.images, *_tiles(tile, layer)))
+    weights = 4 * points * layer.channels * layer.maps
+    transformed = weights / TRANSFORMED_BYTES_PER_CYCLE if train else 0.0
+    products = choose_blocks(target, _winograd_work(tile, target, layer), layer.images).cycles(target)
+    reading = weights / target.memory_bytes_per_cycle
+    return max(products + STREAMING_SHARE * reading, reading) + transformed
+
+
+def _inline_winograd_cycles(tile: _Pair, target: Target, layer: Layer, train: bool) -> float:
+    """What the kernel's own model says, reading the weights included."""
+    work, is_turned = _winograd_work(tile, target, layer), isinstance(layer.op, Conv2dInputGrad)
+    unit = block_for(target, LONG_ROW, work.channels) if is_turned else 1
+    run = filter_run(target, tile[1] + layer.kernel[1] - 1, work.width * work.map_lanes, work.channels, unit)
+    inline = Inline(math.prod(layer.kernel), -(-work.channels // run), is_turned)
+    return choose_blocks(target, replace(work, inline=inline), layer.images).cycles(target)
+
+
+def _winograd_work(tile: _Pair, target: Target, layer: Layer) -> Work:
+    """A convolution, or the one that an input gradient is."""
     channels, maps = layer.channels, layer.maps
     if isinstance(layer.op, Conv2dInputGrad):
         channels, maps = maps, channels
-    packed = LayoutRules(target).packed("cab", 2, maps, 1, MANY_PIXELS).block
-    lanes = min(target.lanes, packed)
-    work = Work(
-        points, counts, channels, min(target.lanes, channels), -(-maps // packed), packed // lanes, lanes
-    )
-    weights = 4 * points * channels * maps
-    transformed = weights / TRANSFORMED_BYTES_PER_CYCLE if train else 0.0
-    products = choose_blocks(target, work, layer.images).cycles(target)
-    return products + _streaming(target, weights) + transformed
+    packed = block_for(target, LONG_ROW, maps)
+    lanes, counts = min(target.lanes, packed), (layer.images, *_tiles(tile, layer))
+    blocks, along = -(-maps // packed), min(target.lanes, channels)
+    return Work(_points(tile, layer), counts, channels, along, blocks, packed // lanes, lanes)
+
+
+def _points(tile: _Pair, layer: Layer) -> int:
+    """Products of a tile."""
+    return math.prod(m + k - 1 for m, k in zip(tile, layer.kernel, strict=True))
+
+
+def _tiles(tile: _Pair, layer: Layer) -> _Pair:
+    """Rows and columns of tiles over the maps that are computed, or of their gradients."""
+    size = layer.op.size if isinstance(layer.op, Conv2dInputGrad) else layer.size
+    return -(-size[0] // tile[0]), -(-size[1] // tile[1])
 
 
 def _winograd_weight_grad_cycles(
     target: Target, layer: Layer, points: int, counts: tuple[int, int, int]
 ) -> float:
     channels, maps = (-(-n // target.lanes) for n in (layer.channels, layer.maps))
-    block = LayoutRules(target).packed("acdb", 0, layer.maps, 1, MANY_PIXELS).block
+    block = block_for(target, LONG_ROW, layer.maps)
     width = max(1, block // target.lanes)
     work = GradWork(channels, -(-maps // width) * width, width, points, counts)
     return choose_parts(target, work).cycles(target) / DIRECT_EFFICIENCY
@@ -169,10 +189,10 @@ DIRECT_EFFICIENCY = 0.95
 REREAD_EFFICIENCY = 0.6
 """The same of a weight gradient whose parts all read its maps from memory again."""
 
-STREAMING_SHARE = 0.4
+STREAMING_SHARE = 0.25
 """Of the time that memory takes to deliver weights."""
 
-TRANSFORMED_BYTES_PER_CYCLE = 4.0
+TRANSFORMED_BYTES_PER_CYCLE = 4.5
 """Transformed weights written, when they change in every step."""
 
 
@@ -239,18 +259,36 @@ def _turned_pad(op: Convolution, kernel: _Pair) -> tuple[int, int, int, int]:
     return kernel[0] - 1 - top, kernel[1] - 1 - left, kernel[0] - 1 - bottom, kernel[1] - 1 - right
 
 
+def _suits_inline_winograd(tile: _Pair, layer: Layer) -> bool:
+    """What reads weights."""
+    return _suits_winograd(tile, layer) and not isinstance(layer.op, Conv2dWeightGrad)
+
+
 def _winograd_rewrite(tile: _Pair, layer: Layer) -> Rewrite:
     op, kernel = layer.op, layer.kernel
 
     def rewrite(emit: Emit, operands: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]]:
         if isinstance(op, Conv2dWeightGrad):
             return WinogradWeightGrad(tile, kernel, op.pad), operands
-        flipped = isinstance(op, Conv2dInputGrad)
+        flipped, pad = _turned(op, kernel)
         u = emit(WinogradWeights(tile, flipped), operands[1])
-        pad = _turned_pad(op, kernel) if flipped else op.pad
         return WinogradConv2d(tile, kernel, pad), (operands[0], u)
 
     return rewrite
+
+
+def _inline_winograd_rewrite(tile: _Pair, layer: Layer) -> Rewrite:
+    def rewrite(emit: Emit, operands: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]]:
+        flipped, pad = _turned(layer.op, layer.kernel)
+        return InlineWinogradConv2d(tile, layer.kernel, pad, flipped), operands
+
+    return rewrite
+
+
+def _turned(op: Convolution, kernel: _Pair) -> tuple[bool, tuple[int, int, int, int]]:
+    """Whether the weights are flipped, and the padding."""
+    is_gradient = isinstance(op, Conv2dInputGrad)
+    return is_gradient, _turned_pad(op, kernel) if is_gradient else op.pad
 
 
 def _winograd(tile: _Pair) -> Algorithm:
@@ -262,9 +300,19 @@ def _winograd(tile: _Pair) -> Algorithm:
     )
 
 
+def _inline_winograd(tile: _Pair) -> Algorithm:
+    return Algorithm(
+        f"inline winograd {tile[0]}x{tile[1]}",
+        partial(_suits_inline_winograd, tile),
+        partial(_inline_winograd_cycles, tile),
+        partial(_inline_winograd_rewrite, tile),
+    )
+
+
 ALGORITHMS: tuple[Algorithm, ...] = (
     Algorithm("direct", _always, _direct_cycles, _unchanged),
     Algorithm("by images", _suits_parts, _by_images_cycles, _by_images),
-    *map(_winograd, ((4, 4), (2, 2), (4, 1), (1, 4), (2, 1), (1, 2))),
+    *map(_winograd, ((5, 5), (4, 4), (2, 2), (4, 1), (1, 4), (2, 1), (1, 2))),
+    *map(_inline_winograd, ((5, 5), (4, 4))),
 )
 """The table. Kernels of 1x1, depthwise and strided convolutions are forms of the direct one."""

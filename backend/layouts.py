@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cnnc.backend.kernels.contraction import Contraction, forward, input_grad, tile_field
 from cnnc.backend.kernels.dense import dense_vectors
-from cnnc.backend.kernels.tiles import Field, vectors_for
+from cnnc.backend.kernels.tiles import LONG_ROW, Field, block_for
 from cnnc.backend.target import Target
 from cnnc.ir.graph import Node, Value
 from cnnc.ir.layout import CHANNELS_LAST, Layout, row_major
@@ -32,7 +32,7 @@ from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Crop2d, Dilate2d, Pad2d, Relayout
 from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
-from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
+from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.passes.assign_layouts import LayoutRule, Tensors, first_full
 
 MAPS_LAST = Layout("bcda")
@@ -52,9 +52,6 @@ ROW_OPS = (
 
 POSITIONS = Layout("bca")
 """Of a bias [C,H,W]: as the channels of an image lie."""
-
-MANY_PIXELS = 64
-"""As many as any register tile holds: what a contraction with tiles from several rows and images has."""
 
 
 @dataclass(frozen=True)
@@ -152,16 +149,20 @@ class LayoutRules:
     ) -> LayoutRule:
         """Weights in blocks of maps that suit long rows of tiles, whatever the size of the layer."""
         if isinstance(op, WinogradConv2d):
-            return LayoutRule((CHANNELS_LAST, self._transformed(tensors.operands[1])), (CHANNELS_LAST,))
+            is_inline, second = isinstance(op, InlineWinogradConv2d), tensors.operands[1]
+            weights = self._given(second) if is_inline else self._transformed(second)
+            return LayoutRule((CHANNELS_LAST, weights), (CHANNELS_LAST,))
         if isinstance(op, WinogradWeightGrad):
-            dw = self.packed("acdb", 0, tensors.results[0].shape[0], 1, MANY_PIXELS)
-            return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (dw,))
-        w = self.packed("acdb", 0, tensors.operands[0].shape[0], 1, MANY_PIXELS)
-        return LayoutRule((w,), (self._transformed(tensors.results[0]),))
+            return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (self._given(tensors.results[0]),))
+        return LayoutRule((self._given(tensors.operands[0]),), (self._transformed(tensors.results[0]),))
+
+    def _given(self, w: TensorType) -> Layout:
+        """Of w [O,I,Kh,Kw] to be transformed, or its gradient."""
+        return self.packed("acdb", 0, w.shape[0])
 
     def _transformed(self, u: TensorType) -> Layout:
         """Of u [P,C,K] for Winograd convolutions."""
-        return self.packed("cab", 2, u.shape[2], 1, MANY_PIXELS)
+        return self.packed("cab", 2, u.shape[2])
 
     def _dense(self, op: Dense | DenseInputGrad | DenseWeightGrad, tensors: Tensors) -> LayoutRule:
         """The weights' inner axes lie in the order in which x has them."""
@@ -192,24 +193,13 @@ class LayoutRules:
         order = channels_last(w).order
         return Layout(f"{order.replace('a', 'A')}{block}a") if block > 1 else Layout(order)
 
-    def packed(self, order: str, axis: int, maps: int, groups: int, pixels: int) -> Layout:
-        """As `blocked`, for rows of `pixels`."""
-        return self.blocked(order, axis, maps, groups, Field.row(pixels))
+    def packed(self, order: str, axis: int, maps: int) -> Layout:
+        """As `blocked`, for long rows of pixels."""
+        return self.blocked(order, axis, maps, 1, LONG_ROW)
 
     def blocked(self, order: str, axis: int, maps: int, groups: int, field: Field) -> Layout:
-        """`order` with the axis of the maps, which is its first, cut into blocks of a register tile.
-
-        A block must not reach into the next group, so with groups it divides a group's maps.
-        """
-        lanes, group = self.target.lanes, maps // groups
-        while lanes > 1 and lanes // 2 >= group:
-            lanes //= 2
-        vectors = vectors_for(self.target, field, -(-group // lanes))
-        block = lanes * vectors
-        if groups > 1:
-            while group % block:
-                block = lanes if block > lanes else block // 2
-        letter = string.ascii_lowercase[axis]
+        """`order` with the axis of the maps, which is its first, cut into blocks of a register tile."""
+        block, letter = block_for(self.target, field, maps, groups), string.ascii_lowercase[axis]
         return (
             Layout(order.replace(letter, letter.upper()) + f"{block}{letter}") if block > 1 else Layout(order)
         )

@@ -55,12 +55,15 @@ TINY = float(np.finfo(float).tiny)
 KERNELS = {
     "direct": (),
     "by images": (),
+    "winograd 5x5": ((3, 3),),
     "winograd 4x4": ((3, 3),),
     "winograd 2x2": ((3, 3),),
     "winograd 4x1": ((3, 1),),
     "winograd 1x4": ((1, 3),),
     "winograd 2x1": ((3, 1),),
     "winograd 1x2": ((1, 3),),
+    "inline winograd 5x5": ((3, 3),),
+    "inline winograd 4x4": ((3, 3),),
 }
 """The kernels that each algorithm is for."""
 

@@ -72,6 +72,10 @@ class Field:
         return cls(1, columns)
 
 
+LONG_ROW = Field.row(64)
+"""More pixels than any register tile holds, as a contraction has with tiles from several rows and images."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """Rows and columns of pixels of the tiles of a field, and the cycles of one step over all of them."""
@@ -87,6 +91,19 @@ def vectors_for(target: Target, field: Field, vectors: int) -> int:
         range(1, min(vectors, target.registers // 2 - 1) + 1),
         key=lambda v: (_total(target, field, vectors, v), v),
     )
+
+
+def block_for(target: Target, field: Field, maps: int, groups: int = 1) -> int:
+    """Maps of a block as wide as the register tile of a field. It must not reach into the next group, so with
+    groups it divides a group's maps."""
+    lanes, group = target.lanes, maps // groups
+    while lanes > 1 and lanes // 2 >= group:
+        lanes //= 2
+    block = lanes * vectors_for(target, field, -(-group // lanes))
+    if groups > 1:
+        while group % block:
+            block = lanes if block > lanes else block // 2
+    return block
 
 
 @cache

@@ -1,26 +1,31 @@
 """Convolution by Winograd's minimal filtering, transforms, products and epilogue in one kernel.
 
 y = A^T [sum over channels of (B^T d B) * u] A. Each iteration of the parallel nest computes a part of the
-maps for a block of tiles: it transforms the data of the block into scratch memory, V [P,T,C]; then for a
+maps for a block of tiles: it transforms the data of the block into scratch memory, V [P,T,C] for every run
+of channels; then for a
 panel of maps at a time it forms at every point the product [T,C] [C,maps], M [P,T,maps], by register tiles,
-and transforms M into results, to which the epilogue is applied in registers. winograd_blocks.py decides on
-sizes. Blocks need not divide the map: tiles behind the last are multiplied, whatever they hold, but neither
-made nor read.
+and transforms M into results, to which the epilogue is applied in registers. Weights come transformed, or a
+run of channels at a time is transformed before it is multiplied (winograd_operand.py). winograd_blocks.py
+decides on sizes. Blocks need not divide the map: tiles behind the last are multiplied, whatever they hold,
+but neither made nor read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from itertools import groupby, product
 
-from cnnc.backend.kernel.builder import KernelBuilder, Vec
+from cnnc.backend.kernel.builder import Bound, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.fetch import LINE, Fetcher
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.site import Arguments, Site, Tensor, declare
 from cnnc.backend.kernels.tiles import pixels_for, split
 from cnnc.backend.kernels.winograd_blocks import Blocks, Work, choose_blocks
+from cnnc.backend.kernels.winograd_filters import with_lanes
+from cnnc.backend.kernels.winograd_operand import InlineWeights, Weights, weights_of
 from cnnc.backend.kernels.winograd_tiles import Axis, Run, loop_over, runs
 from cnnc.backend.kernels.winograd_transforms import transform_tile
 from cnnc.errors import UnsupportedError
@@ -29,16 +34,23 @@ from cnnc.ops.winograd import WinogradConv2d
 UNROLL = 4
 """Channels of one iteration of the innermost loop."""
 
-PREFETCH_BYTES = 8192
-"""How far ahead weights are asked for that come from behind the second-level cache: two pages, for
-the processor's own prefetchers stop at the end of one."""
-
 _Block = tuple[Affine, Affine, Affine]
 """The number of a block along images, tile rows and tile columns."""
 
 
+@dataclass(frozen=True)
+class _At:
+    """Where a product is computed: the point, the block of maps, where the weights of the point are, and the
+    run of channels."""
+
+    point: Affine
+    block: Affine
+    weights: Affine
+    run: Affine = field(default_factory=lambda: affine(0))
+
+
 def winograd_conv2d(site: Site) -> Kernel:
-    """y [N,H',W',K] of x [N,H,W,C] and u [K/B,P,C,B]; for B = 1 u has no last axis."""
+    """y [N,H',W',K] of x [N,H,W,C] and u [K/B,P,C,B] or w [O/B,Kh,Kw,I,B]; for B = 1 without a last axis."""
     region = Region(site)
     assert isinstance(region.anchor, WinogradConv2d)
     if any(m % size for m, size in zip(region.anchor.tile, region.window, strict=True)):
@@ -52,30 +64,33 @@ class _Winograd:
     def __init__(self, site: Site, region: Region, op: WinogradConv2d) -> None:
         self.op, self.region, self.target = op, region, site.target
         self.k = KernelBuilder(region.body.name if region.epilogue else op.name)
-        x, u = region.anchor_tensor(0), region.anchor_tensor(1)
+        x, weights = region.anchor_tensor(0), region.anchor_tensor(1)
         self.tiling, self.source_tensor = op.tiling(*x.shape[2:]), x
-        packed = u.layout.block
 
         def view(tensor: Tensor) -> tuple[int, ...]:
-            return (*tensor.physical, 1) if tensor is u and packed == 1 else tensor.physical
+            return with_lanes(tensor) if tensor is weights else tensor.physical
 
         self.arguments: Arguments = declare(self.k, site, view)
         self.source = self.arguments.operands[region.operand(0)]
-        self.weights = self.arguments.operands[region.operand(1)]
-        self.channels, self.maps = x.shape[1], u.shape[2]
-        self.channel_lanes, self.map_lanes = site.lanes(self.channels), min(site.target.lanes, packed)
-        self.packed, self.width = packed, packed // self.map_lanes
+        self.weights: Weights | InlineWeights = weights_of(
+            self.k, op, weights, self.arguments.operands[region.operand(1)], site.target
+        )
+        self.channels, self.maps, self.packed = x.shape[1], self.weights.maps, self.weights.block
+        self.channel_lanes, self.map_lanes = site.lanes(self.channels), min(site.target.lanes, self.packed)
+        self.width = self.packed // self.map_lanes
         counts = (x.shape[0], *self.tiling.counts)
         work = Work(
             self.tiling.points, counts, self.channels, self.channel_lanes,
-            -(-self.maps // packed), self.width, self.map_lanes,
+            -(-self.maps // self.packed), self.width, self.map_lanes,
+            self.weights.inline,
         )  # fmt: skip
         self.blocks: Blocks = choose_blocks(site.target, work, 1 if site.exact_images else x.shape[0])
         self.marked = self.blocks.blocking.sizes[0] * site.each_image
-        self.streams_weights = 4 * u.size > site.target.l2_bytes
-        self.tiles, self.panel = self.blocks.blocking.tiles, self.blocks.panel * packed
+        self.tiles, self.panel = self.blocks.blocking.tiles, self.blocks.panel * self.packed
         # a line is left between the points: else they would meet in the same sets of a cache
-        self.data = self.k.scratch("data", (work.points, self.tiles * self.channels + LINE))
+        self.data = self.k.scratch(
+            "data", (self.weights.runs * work.points, self.tiles * self.weights.run + LINE)
+        )
         self.products = self.k.scratch("products", (work.points, self.tiles * self.panel + LINE))
 
     def build(self) -> Kernel:
@@ -127,22 +142,26 @@ class _Winograd:
         if self.source_tensor.type.nbytes > self.target.l2_bytes:
             extents = self.blocks.blocking.extents(block, axes)
             Fetcher.of(self.k).fetch([self.source], *extents, (0, self.channels))
-        vectors, rest = divmod(self.channels, self.channel_lanes)
+        vectors, rest = divmod(self.weights.run, self.channel_lanes)
         for reach in product(*(runs(axis, axis.tiles) for axis in axes)):
-            with self._each_tile(block, *reach) as place:
+            with (
+                self._each_tile(block, *reach) as place,
+                self.k.once_or_loop("run", self.weights.runs) as run,
+            ):
                 with self.k.loop("vector", 0, vectors) as vector:
-                    self._data_vector(block, place, reach, vector, self.channel_lanes)
+                    self._data_vector(block, place, reach, (run, vector), self.channel_lanes)
                 if rest:
-                    self._data_vector(block, place, reach, affine(vectors), rest)
+                    self._data_vector(block, place, reach, (run, affine(vectors)), rest)
 
     def _data_vector(
-        self, block: _Block, place: _Block, reach: tuple[Run, ...], vector: Affine, count: int
+        self, block: _Block, place: _Block, reach: tuple[Run, ...], at: tuple[Affine, Affine], count: int
     ) -> None:
-        """A vector of channels of one tile; what lies outside the map is zero."""
+        """A vector of channels of a run for one tile; what lies outside the map is zero."""
         rows, columns = self.tiling.axes
         (n, y, x), (mh, mw), (top, left) = place, self.op.tile, self.op.pad[:2]
-        channel = vector * self.channel_lanes
-        position = self.blocks.blocking.position(place, block) * self.channels + channel
+        (run, vector), length = at, self.weights.run
+        channel = run * length + vector * self.channel_lanes
+        position = self.blocks.blocking.position(place, block) * length + vector * self.channel_lanes
 
         def load(i: int, j: int) -> Vec | None:
             if i not in reach[0].inside or j not in reach[1].inside:
@@ -151,52 +170,74 @@ class _Winograd:
             return self.source.load(at, self.channel_lanes, count)
 
         def store(i: int, j: int, value: Vec) -> None:
-            self.data.store((i * columns.points + j, position), value, count)
+            self.data.store((run * self.tiling.points + (i * columns.points + j), position), value, count)
 
-        transform_tile(self.k, rows.data, columns.data, self.channel_lanes, load, store)
+        transform_tile(self.k, rows.data_steps, columns.data_steps, self.channel_lanes, load, store)
 
     def _multiply(self, first: Affine) -> None:
         """M = V u at every point, for the panel of maps that begins with block `first`."""
-        vectors = -(-self.maps // self.map_lanes)
-        whole, rest = divmod(vectors, self.width)
-        last = first + self.blocks.panel
-        with self.k.loop("p", 0, self.tiling.points) as p:
-            if whole:
-                with self.k.loop("block", first, (last, whole) if rest else last) as block:
-                    self._multiply_block(p, first, block, self.width)
-            if rest:
-                with self.k.loop("block", (first, whole), (last, whole + 1)) as block:
-                    self._multiply_block(p, first, block, rest)
+        weights, k = self.weights, self.k
+        if isinstance(weights, Weights):
+            with k.loop("p", 0, self.tiling.points) as p:
+                for bounds, vectors in self._panel_blocks(first):
+                    with k.loop("block", *bounds) as block:
+                        self._multiply_block(_At(p, block, p), first, vectors)
+            return
+        for bounds, vectors in self._panel_blocks(first):
+            with k.loop("block", *bounds) as block:
+                if weights.runs > 1:
+                    self._clear_products(block - first)
+                with k.once_or_loop("run", weights.runs) as run:
+                    weights.begin(block, run)
+                    with k.loop("row", 0, weights.rows) as row:
+                        weights.make(block, run, row)
+                        with k.loop("column", 0, weights.columns) as column:
+                            at = _At(row * weights.columns + column, block, column, run)
+                            self._multiply_block(at, first, vectors)
 
-    def _multiply_block(self, p: Affine, first: Affine, block: Affine, vectors: int) -> None:
+    def _panel_blocks(self, first: Affine) -> Iterator[tuple[tuple[Bound, Bound], int]]:
+        """The bounds of loops over the blocks of a panel, and the vectors of maps that they have."""
+        whole, rest = divmod(-(-self.maps // self.map_lanes), self.width)
+        last = first + self.blocks.panel
+        if whole:
+            yield (first, (last, affine(whole)) if rest else last), self.width
+        if rest:
+            yield ((first, affine(whole)), (last, affine(whole + 1))), rest
+
+    def _clear_products(self, block: Affine) -> None:
+        """M = 0 for a block of maps, for the products of several runs of channels to be added up."""
+        zero = self.k.constant(0.0, self.map_lanes)
+        with self.k.loop("p", 0, self.tiling.points) as p, self.k.loop("tile", 0, self.tiles) as tile:
+            for start in range(0, self.packed, self.map_lanes):
+                self.products.store((p, tile * self.panel + block * self.packed + start), zero)
+
+    def _multiply_block(self, at: _At, first: Affine, vectors: int) -> None:
         """All tiles by the first `vectors` vectors of a block of maps, by register tiles."""
         start = 0
         sizes = split(self.tiles, pixels_for(self.target, self.tiles, vectors))
         for size, group in groupby(sizes):
             count = len(list(group))
             with self.k.once_or_loop("tile", count) as tile:
-                self._register_tile((p, tile * size + start, block), first, (size, vectors))
+                self._register_tile(at, tile * size + start, first, (size, vectors))
             start += count * size
 
-    def _register_tile(self, at: tuple[Affine, Affine, Affine], first: Affine, size: tuple[int, int]) -> None:
-        """The product for some tiles by some vectors of maps: `at` is the point, the tile and the block."""
-        k, lanes, (tiles, vectors), (p, tile, block) = self.k, self.map_lanes, size, at
-        acc = k.register("acc", lanes, size)
+    def _register_tile(self, at: _At, tile: Affine, first: Affine, size: tuple[int, int]) -> None:
+        """The product for some tiles by some vectors of maps, over a run of channels."""
+        k, lanes, (tiles, vectors), length = self.k, self.map_lanes, size, self.weights.run
+        acc, row = k.register("acc", lanes, size), at.run * self.tiling.points + at.point
 
         def step(channel: Affine) -> None:
-            if self.streams_weights:
-                for line in range(0, vectors * lanes, LINE):
-                    self.weights.prefetch((block, p, channel + PREFETCH_BYTES // (4 * self.packed), line))
-            weights = [self.weights.load((block, p, channel, v * lanes), lanes) for v in range(vectors)]
+            weights = self.weights.vectors(at.block, at.weights, channel, vectors)
             for t in range(tiles):
-                value = self.data.splat((p, (tile + t) * self.channels + channel), lanes)
+                value = self.data.splat((row, (tile + t) * length + channel), lanes)
                 for v, weight in enumerate(weights):
                     acc[t, v] = k.fma(value, weight, acc[t, v])
 
-        k.unrolled("c", self.channels, UNROLL, step)
+        k.unrolled("c", length, UNROLL, step)
         for t, v in product(range(tiles), range(vectors)):
-            position = (tile + t) * self.panel + (block - first) * self.packed + v * lanes
-            self.products.store((p, position), acc[t, v])
+            place = (at.point, (tile + t) * self.panel + (at.block - first) * self.packed + v * lanes)
+            total = acc[t, v] + self.products.load(place, lanes) if self.weights.runs > 1 else acc[t, v]
+            self.products.store(place, total)
 
     def _transform_products(self, block: _Block, first: Affine) -> None:
         """y = A^T M A for the tiles of a block and a panel of maps, and the epilogue of each."""
@@ -237,4 +278,4 @@ class _Winograd:
                 epilogue.finish(values, count)
                 values.clear()
 
-        transform_tile(self.k, rows.result, columns.result, self.map_lanes, load, store)
+        transform_tile(self.k, (rows.result,), (columns.result,), self.map_lanes, load, store)

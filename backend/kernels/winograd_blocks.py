@@ -15,22 +15,38 @@ from dataclasses import dataclass
 
 from cnnc.backend.kernels.tiles import pixels_for, row_cycles
 from cnnc.backend.kernels.winograd_tiles import Blocking, blockings
+from cnnc.backend.kernels.winograd_transforms import effort
 from cnnc.backend.target import Target
 
 MOST_TILES = 128
 """Tiles of a block at most: far more than it takes to pay for reading the weights."""
 
 DATA_CYCLES = 3.5
-"""Cycles per point of transforming a vector of data: loads, sums and stores."""
+"""Cycles per point of transforming a vector of data, at 36 points: loads, sums and stores."""
 
 RESULT_CYCLES = 1.5
 """The same for results, which are fewer."""
+
+FILTER_CYCLES = 4.0
+"""The same for filters, which come from behind the second-level cache."""
+
+TURN_CYCLES = 8.0
+"""What transposing them adds."""
+
+SUM_CYCLES = 2.0
+"""Of adding a vector of products to those of the runs before."""
+
+FILTER_SHARE = 0.25
+"""Of the first-level cache, what filters may take that have just been transformed."""
 
 CACHE_BYTES_PER_CYCLE = 64.0
 """What comes from behind the second-level cache, but not from memory, while products are computed: it is
 mostly there before it is needed."""
 
-MEMORY_SHARE = 8
+SCRATCH_BYTES_PER_CYCLE = 16.0
+"""What scratch memory behind the second-level cache delivers or takes."""
+
+MEMORY_SHARE = 16
 """Weights of so many second-level caches come from memory again when the next block reads them."""
 
 START_CYCLES = 20.0
@@ -38,9 +54,25 @@ START_CYCLES = 20.0
 
 
 @dataclass(frozen=True)
+class Inline:
+    """Weights of `taps` taps that every iteration transforms, in so many runs of channels. For an input
+    gradient they are turned first."""
+
+    taps: int
+    runs: int
+    is_turned: bool
+
+    @property
+    def cycles(self) -> float:
+        """Per point of a vector of filters."""
+        return FILTER_CYCLES + TURN_CYCLES * self.is_turned
+
+
+@dataclass(frozen=True)
 class Work:
     """A convolution: tiles counted along images, rows and columns, each of `points` points; `map_blocks`
-    blocks of `width` vectors of `map_lanes` maps, and channels, transformed `channel_lanes` at a time."""
+    blocks of `width` vectors of `map_lanes` maps, and channels, transformed `channel_lanes` at a time.
+    Weights have been transformed before, or are `inline`."""
 
     points: int
     counts: tuple[int, int, int]
@@ -49,6 +81,7 @@ class Work:
     map_blocks: int
     width: int
     map_lanes: int
+    inline: Inline | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +115,7 @@ class Blocks:
         """Weights that an iteration reads."""
         work = self.work
         maps = self.panels * self.panel * work.width * work.map_lanes
-        return 4 * work.points * work.channels * maps
+        return 4 * (work.inline.taps if work.inline else work.points) * work.channels * maps
 
     def cycles(self, target: Target) -> float:
         """Of all iterations together, and of threads that wait for the last."""
@@ -94,11 +127,22 @@ class Blocks:
         work, tiles = self.work, self.blocking.tiles
         maps, data = self.panels * self.panel * work.width, -(-work.channels // work.channel_lanes)
         transforms = tiles * work.points * (data * DATA_CYCLES + maps * RESULT_CYCLES)
+        transforms *= effort(work.points)
         register_tiles = -(-tiles // pixels_for(target, tiles, work.width))
-        step = work.channels * row_cycles(target, tiles, work.width) + register_tiles * START_CYCLES
+        starts = register_tiles * START_CYCLES
+        step = work.channels * row_cycles(target, tiles, work.width) + starts
         accumulators = -(-tiles // register_tiles) * work.width
         products = work.points * self.panels * self.panel * step * (1 + 1 / accumulators)
-        return transforms + products + self._waiting_cycles(target)
+        return transforms + products + self._filter_cycles(target) + self._waiting_cycles(target)
+
+    def _filter_cycles(self, target: Target) -> float:
+        """Of transforming weights, and of adding up the products of the runs."""
+        work = self.work
+        if work.inline is None:
+            return 0.0
+        vectors = work.points * self.panels * self.panel * work.width
+        sums = (work.inline.runs - 1) * self.blocking.tiles * SUM_CYCLES
+        return vectors * (work.channels * work.inline.cycles + sums)
 
     def _waiting_cycles(self, target: Target) -> float:
         """Of reading what the second-level cache does not hold until it is needed."""
@@ -111,8 +155,17 @@ class Blocks:
             waiting += again * self.weight_bytes / target.memory_bytes_per_cycle
         if scratch > target.l2_bytes:
             moved = self.data_bytes * (1 + self.panels) + 2 * self.product_bytes * self.panels
-            waiting += moved / CACHE_BYTES_PER_CYCLE
+            waiting += moved / SCRATCH_BYTES_PER_CYCLE
         return waiting
+
+
+def filter_run(target: Target, points: int, block: int, channels: int, unit: int) -> int:
+    """How many channels are transformed at a time for a block of maps: whole vectors and units, `unit` being
+    a vector or several, that divide all channels; as many as the cache has room for, at a row of so many
+    points, but at least a unit. If none divide the channels, enough units for all."""
+    step, whole = max(unit, target.lanes), -(-channels // unit) * unit
+    most = max(step, int(FILTER_SHARE * target.l1_bytes) // (4 * points * block))
+    return max((run for run in range(step, most + 1, step) if channels % run == 0), default=whole)
 
 
 def choose_blocks(target: Target, work: Work, most_images: int) -> Blocks:

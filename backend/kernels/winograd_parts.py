@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from cnnc.backend.kernels.winograd_tiles import Blocking, blockings
+from cnnc.backend.kernels.winograd_transforms import effort
 from cnnc.backend.target import COMMON_THREADS, Target
 
 TRANSFORM_CYCLES = 3.5
@@ -72,7 +73,7 @@ class Parts:
         """Of all iterations together: transforms, products, and the sums loaded and stored for each block."""
         work, tiles = self.work, self.blocking.total
         vectors = work.channel_vectors * self.counts[1] + work.map_vectors * self.counts[0]
-        transforms = tiles * work.points * vectors * TRANSFORM_CYCLES
+        transforms = tiles * work.points * vectors * TRANSFORM_CYCLES * effort(work.points)
         rates = target.fma_units / (1 if target.has_fma else 2)
         products = work.points * work.channel_vectors * target.lanes * work.map_vectors
         return transforms + products * (tiles / rates + SUM_CYCLES * tiles / self.blocking.tiles)

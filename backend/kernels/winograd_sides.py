@@ -12,8 +12,7 @@ from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine
 from cnnc.backend.kernels.fetch import Fetcher
 from cnnc.backend.kernels.winograd_tiles import Axis, Blocking, Run, loop_over, runs
-from cnnc.backend.kernels.winograd_transforms import transform_tile
-from cnnc.ops.winograd_matrices import Matrix
+from cnnc.backend.kernels.winograd_transforms import Steps, transform_tile
 
 Place = tuple[Affine, Affine, Affine]
 """Numbers along images, tile rows and tile columns: of a tile, or of a block of tiles."""
@@ -33,7 +32,7 @@ class Side:
     parts: int
     part: Affine
     axes: tuple[Axis, Axis]
-    matrices: tuple[Matrix, Matrix]
+    matrices: tuple[Steps, Steps]
     scratch: BufferHandle
 
     @property
@@ -107,7 +106,7 @@ class Transformer:
         `vector` is where the tile begins in scratch, the first channel, and `count`.
         """
         (rows, columns), (n, y, x), (start, channel, count) = side.axes, tile, vector
-        points = len(side.matrices[1])
+        points = len(side.matrices[1][-1])
 
         def load(i: int, j: int) -> Vec | None:
             if reach is None or i not in reach[1].inside or j not in reach[2].inside:

@@ -16,6 +16,9 @@ from itertools import combinations
 from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.ops.winograd_matrices import Matrix, transposed
 
+Steps = Sequence[Matrix]
+"""Matrices to be applied one after the other."""
+
 
 @dataclass(frozen=True)
 class _Scaled:
@@ -33,22 +36,29 @@ _Value = _Scaled | None
 
 def transform_tile(
     k: KernelBuilder,
-    rows: Matrix,
-    columns: Matrix,
+    rows: Steps,
+    columns: Steps,
     lanes: int,
     load: Callable[[int, int], Vec | None],
     store: Callable[[int, int, Vec], None],
 ) -> None:
     """rows X columns^T for the tile X that `load(row, column)` gives, handed to `store(row, column, value)`.
+    Both are given as the steps whose product they are.
 
     Columns are loaded one after the other and rows stored so, for few values to be in registers at a time.
     """
-    height, width = len(rows[0]), len(columns[0])
-    halfway = [_product(k, rows, tuple(_unscaled(load(i, j)) for i in range(height))) for j in range(width)]
-    for i in range(len(rows)):
-        results = _product(k, columns, tuple(column[i] for column in halfway))
+    height, width = len(rows[0][0]), len(columns[0][0])
+    halfway = [_applied(k, rows, [_unscaled(load(i, j)) for i in range(height)]) for j in range(width)]
+    for i in range(len(rows[-1])):
+        results = _applied(k, columns, [column[i] for column in halfway])
         for j, result in enumerate(results):
             store(i, j, _written(k, result, lanes))
+
+
+def effort(points: int) -> float:
+    """Of transforming a point of a tile of so many, against one of 36: with more points each is a longer sum,
+    and more of them do not fit the registers. Measured at 16, 36 and 49."""
+    return 0.65 + 0.35 * (points / 36) ** 5
 
 
 def _unscaled(value: Vec | None) -> _Value:
@@ -64,6 +74,13 @@ def _written(k: KernelBuilder, scaled: _Value, lanes: int) -> Vec:
     if scaled.factor == -1:
         return k.constant(0.0, lanes) - scaled.value
     return scaled.value * float(scaled.factor)
+
+
+def _applied(k: KernelBuilder, steps: Steps, values: Sequence[_Value]) -> Sequence[_Value]:
+    """The steps times values, the first step first."""
+    for step in steps:
+        values = _product(k, step, values)
+    return values
 
 
 def _product(k: KernelBuilder, matrix: Matrix, values: Sequence[_Value]) -> list[_Value]:

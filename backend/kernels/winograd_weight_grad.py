@@ -96,7 +96,14 @@ class _WeightGrad:
         vectors, parts = self.parts.channel_vectors, self.parts.counts[0]
         scratch = self._scratch("data", vectors * self.channel_lanes)
         return Side(
-            self.x, self.channel_lanes, vectors, parts, part, axes, (rows.data, columns.data), scratch
+            self.x,
+            self.channel_lanes,
+            vectors,
+            parts,
+            part,
+            axes,
+            (rows.data_steps, columns.data_steps),
+            scratch,
         )
 
     def _gradients(self, part: Affine) -> Side:
@@ -105,7 +112,7 @@ class _WeightGrad:
         axes = self._axes((0, 0), self.op.tile, self.tiling.size)
         vectors, parts = self.parts.map_vectors, self.parts.counts[1]
         scratch = self._scratch("gradients", vectors * self.lanes)
-        matrices = (transposed(rows.result), transposed(columns.result))
+        matrices = ((transposed(rows.result),), (transposed(columns.result),))
         return Side(self.dy, self.lanes, vectors, parts, part, axes, matrices, scratch)
 
     def _axes(
@@ -177,7 +184,7 @@ class _WeightGrad:
     def _finish(self, data: Side, gradients: Side, sums: BufferHandle) -> None:
         """dw = G^T [sums] G for every channel and vector of maps of the part."""
         k, lanes, blocks = self.k, self.lanes, gradients.vectors // self.vectors
-        rows, columns = (transposed(axis.filter) for axis in self.tiling.axes)
+        rows, columns = ((transposed(axis.filter),) for axis in self.tiling.axes)
         with (
             k.loop("channel", 0, (data.width, data.channels - data.first)) as channel,
             k.once_or_loop("block", blocks) as block,
@@ -186,7 +193,7 @@ class _WeightGrad:
             start = channel * gradients.width + block * self.block + v * lanes
 
             def load(i: int, j: int) -> Vec:
-                return sums.load((i * len(columns[0]) + j, start), lanes)
+                return sums.load((i * len(columns[0][0]) + j, start), lanes)
 
             def store(r: int, s: int, value: Vec) -> None:
                 number = gradients.part * blocks + block

@@ -27,11 +27,11 @@ from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Constant, Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
 from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
-from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
+from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeightGrad, WinogradWeights
 
 _ALL: tuple[type[Op], ...] = (
     *(Conv2d, Conv2dInputGrad, Conv2dWeightGrad, PartialWeightGrad, SumParts),
-    *(WinogradWeights, WinogradConv2d, WinogradWeightGrad),
+    *(WinogradWeights, WinogradConv2d, InlineWinogradConv2d, WinogradWeightGrad),
     *(Dense, DenseInputGrad, DenseWeightGrad),
     *(MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad),
     *(Relu, Relu6, Tanh, Sigmoid, Add, Sub, Mul, Bias, Map),

@@ -189,6 +189,37 @@ class WinogradConv2d(_Winograd):
 
 
 @dataclass(frozen=True)
+class InlineWinogradConv2d(WinogradConv2d):
+    """x [N,C,H,W], w [K,C,Kh,Kw] -> y [N,K,H',W']: the same, weights transformed as they are needed.
+
+    `flipped` weights are [C,K,Kh,Kw], as for winograd_weights.
+    """
+
+    name: ClassVar[str] = "inline_winograd_conv2d"
+    flipped: bool = False
+
+    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        x, w = take_floats(operands, "input", "weight")
+        expect_rank("weight", w, "O,I,Kh,Kw")
+        expect_type("weight", w, TensorType(w.dtype, (*w.shape[:2], *self.kernel)), "the kernel of the op")
+        return super().infer(x, *self._weights.infer(w))
+
+    def reference(self, *operands: Array) -> tuple[Array, ...]:
+        x, w = operands
+        return super().reference(x, *self._weights.reference(w))
+
+    @property
+    def _weights(self) -> WinogradWeights:
+        return WinogradWeights(self.tile, self.flipped)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        for geometry, x, w in _CASES:
+            yield Sample(cls(*geometry), (f32(*x), f32(*w)))
+            yield Sample(cls(*geometry, flipped=True), (f32(*x), f32(w[1], w[0], *w[2:])))
+
+
+@dataclass(frozen=True)
 class WinogradWeightGrad(_Winograd):
     """dy [N,K,H',W'], x [N,C,H,W] -> dw [K,C,Kh,Kw], the weight gradient of the convolution of stride 1.
 
@@ -248,6 +279,8 @@ _CASES: tuple[tuple[_Geometry, tuple[int, ...], tuple[int, ...]], ...] = (
     (((1, 2), (3, 3), (1, 1, 1, 1)), (1, 2, 5, 7), (16, 2, 3, 3)),
     (((4, 4), (3, 3), (1, 1, 1, 1)), (1, 1, 1, 1), (1, 1, 3, 3)),
     (((4, 4), (3, 3), (2, 2, 2, 2)), (2, 16, 12, 8), (16, 16, 3, 3)),
+    (((5, 5), (3, 3), (1, 1, 1, 1)), (1, 64, 7, 9), (40, 64, 3, 3)),
+    (((5, 4), (3, 3), (0, 1, 2, 1)), (2, 7, 8, 10), (9, 7, 3, 3)),
     (((2, 2), (5, 5), (2, 2, 2, 2)), (2, 9, 9, 7), (17, 9, 5, 5)),
     (((2, 4), (5, 3), (0, 1, 4, 1)), (1, 7, 8, 9), (7, 7, 5, 3)),
     (((1, 2), (1, 5), (0, 2, 0, 2)), (1, 8, 3, 7), (9, 8, 1, 5)),

@@ -2,9 +2,9 @@
 
 m results of a filter g of r taps over m + r - 1 data d are A^T [(G g) * (B^T d)]: the product by elements
 has m + r - 1 multiplications where the direct method has m r. From Lavin and Gray, "Fast Algorithms for
-Convolutional Neural Networks" (2016), with the points 0, 1, -1, 2, -2 and infinity; what has as many points
-shares B^T. In two dimensions each matrix is applied along rows and along columns. winograd.py computes with
-them; the kernels write them out as sums.
+Convolutional Neural Networks" (2016), with the points 0, 1, -1, 2, -2 and infinity, and 1/2 where there are
+seven; what has as many points shares B^T. In two dimensions each matrix is applied along rows and along
+columns. winograd.py computes with them; the kernels write them out as sums.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
+from operator import mul
 from types import MappingProxyType
 
 from cnnc.errors import ShapeError
@@ -24,22 +26,32 @@ Matrix = tuple[tuple[Fraction, ...], ...]
 class Algorithm:
     """F(m, r) along one axis: `data` is B^T [n,n], `filter` is G [n,r], `result` is A^T [m,n]; n = m + r - 1.
 
+    `data_steps` are matrices whose product is B^T, the first to be applied first: together they cost less.
     Gradients take the same matrices transposed: A along a gradient of the results, G^T of the products.
     """
 
-    data: Matrix
+    data_steps: tuple[Matrix, ...]
     filter: Matrix
     result: Matrix
 
     @property
+    def data(self) -> Matrix:
+        return reduce(lambda done, step: _times(step, done), self.data_steps)
+
+    @property
     def points(self) -> int:
         """n: products along this axis, and data a tile reads."""
-        return len(self.data)
+        return len(self.filter)
 
 
 def transposed(matrix: Matrix) -> Matrix:
     """Its rows as columns."""
     return tuple(zip(*matrix, strict=True))
+
+
+def _times(left: Matrix, right: Matrix) -> Matrix:
+    columns = transposed(right)
+    return tuple(tuple(sum(map(mul, row, column), Fraction(0)) for column in columns) for row in left)
 
 
 def has_algorithm(tile: int, taps: int) -> bool:
@@ -57,7 +69,7 @@ def algorithm(tile: int, taps: int) -> Algorithm:
     if tile > 1:
         return _FAST[tile, taps]
     unit = tuple(tuple(Fraction(int(i == j)) for j in range(taps)) for i in range(taps))
-    return Algorithm(unit, unit, ((Fraction(1),) * taps,))
+    return Algorithm((unit,), unit, ((Fraction(1),) * taps,))
 
 
 def _matrix(text: str) -> Matrix:
@@ -69,20 +81,42 @@ _DATA_AT_SIX = _matrix(
     "4 0 -5 0 1 0, 0 -4 -4 1 1 0, 0 4 -4 -1 1 0, 0 -2 -1 2 1 0, 0 2 -1 -2 1 0, 0 4 0 -5 0 1"
 )
 
+_DATA_AT_SEVEN = (
+    _matrix(
+        "-1/2 1 0 0 0 0 0, 0 -1/2 1 0 0 0 0, 0 0 -1/2 1 0 0 0, 0 0 0 -1/2 1 0 0, 0 0 0 0 -1/2 1 0, "
+        "0 0 0 0 0 -1/2 1, 0 4 0 -5 0 1 0"
+    ),
+    _matrix(
+        "4 0 -5 0 1 0 0, 0 -4 -4 1 1 0 0, 0 4 -4 -1 1 0 0, 0 -2 -1 2 1 0 0, 0 2 -1 -2 1 0 0, "
+        "0 0 0 0 0 0 1, 0 4 0 -5 0 1 0"
+    ),
+)
+"""The polynomials of all points but 1/2 share the factor x - 1/2, the first step; the rest is as at six."""
+
 _FAST: Mapping[tuple[int, int], Algorithm] = MappingProxyType(
     {
         (2, 3): Algorithm(
-            _matrix("1 0 -1 0, 0 1 1 0, 0 -1 1 0, 0 1 0 -1"),
+            (_matrix("1 0 -1 0, 0 1 1 0, 0 -1 1 0, 0 1 0 -1"),),
             _matrix("1 0 0, 1/2 1/2 1/2, 1/2 -1/2 1/2, 0 0 1"),
             _matrix("1 1 1 0, 0 1 -1 -1"),
         ),
         (4, 3): Algorithm(
-            _DATA_AT_SIX,
+            (_DATA_AT_SIX,),
             _matrix("1/4 0 0, -1/6 -1/6 -1/6, -1/6 1/6 -1/6, 1/24 1/12 1/6, 1/24 -1/12 1/6, 0 0 1"),
             _matrix("1 1 1 1 1 0, 0 1 -1 2 -2 0, 0 1 1 4 4 0, 0 1 -1 8 -8 1"),
         ),
+        (5, 3): Algorithm(
+            _DATA_AT_SEVEN,
+            _matrix(
+                "-1/2 0 0, -1/3 -1/3 -1/3, 1/9 -1/9 1/9, 1/36 1/18 1/9, -1/60 1/30 -1/15, "
+                "32/45 16/45 8/45, 0 0 1"
+            ),
+            _matrix(
+                "1 1 1 1 1 1 0, 0 1 -1 2 -2 1/2 0, 0 1 1 4 4 1/4 0, 0 1 -1 8 -8 1/8 0, 0 1 1 16 16 1/16 1"
+            ),
+        ),
         (2, 5): Algorithm(
-            _DATA_AT_SIX,
+            (_DATA_AT_SIX,),
             _matrix(
                 "1/4 0 0 0 0, -1/6 -1/6 -1/6 -1/6 -1/6, -1/6 1/6 -1/6 1/6 -1/6, "
                 "1/24 1/12 1/6 1/3 2/3, 1/24 -1/12 1/6 -1/3 2/3, 0 0 0 0 1"

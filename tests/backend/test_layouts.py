@@ -1,13 +1,11 @@
-"""The rule book: which layouts nodes get, and that blocks of weights fit groups, lanes and registers."""
+"""The rule book: which layouts nodes get."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cnnc.backend.layouts import LayoutRules
-from cnnc.backend.target import TARGETS, Target
+from cnnc.backend.target import TARGETS
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.layout import CHANNELS_LAST, Layout
 from cnnc.ir.op import Op
@@ -103,18 +101,3 @@ def test_every_op_has_a_rule() -> None:
                 assert all(x is None or len(x.axes) == t.rank for x, t in zip(layouts, types, strict=True)), (
                     sample
                 )
-
-
-@given(
-    target=st.sampled_from(list(TARGETS.values())),
-    group=st.integers(1, 70),
-    groups=st.integers(1, 9),
-    pixels=st.integers(1, 60),
-)
-def test_blocks(target: Target, group: int, groups: int, pixels: int) -> None:
-    """A block is whole vectors or, for few maps, the power of two above; it never crosses a group's end."""
-    block = LayoutRules(target).packed("acdb", 0, group * groups, groups, pixels).block
-    assert block % target.lanes == 0 or (block < target.lanes and block & (block - 1) == 0)
-    assert block < 2 * max(group, 1) or block <= target.lanes * -(-group // target.lanes)
-    if groups > 1:
-        assert group % block == 0

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cnnc.backend.kernels.tiles import (
     Field,
     RegisterTile,
+    block_for,
     fits,
     pixels_for,
     row_cycles,
@@ -86,3 +87,18 @@ def test_narrow_rows_are_joined_where_that_hides_latency() -> None:
     """Seven accumulators cannot hide the latency of an FMA on two units, fourteen can."""
     shape = shape_for(TARGETS["avx2"], Field(7, 7), 1)
     assert (shape.rows, shape.columns) == (2, 7)
+
+
+@given(
+    target=st.sampled_from(list(TARGETS.values())),
+    group=st.integers(1, 70),
+    groups=st.integers(1, 9),
+    pixels=st.integers(1, 60),
+)
+def test_blocks(target: Target, group: int, groups: int, pixels: int) -> None:
+    """A block is whole vectors or, for few maps, the power of two above; it never crosses a group's end."""
+    block = block_for(target, Field.row(pixels), group * groups, groups)
+    assert block % target.lanes == 0 or (block < target.lanes and block & (block - 1) == 0)
+    assert block < 2 * max(group, 1) or block <= target.lanes * -(-group // target.lanes)
+    if groups > 1:
+        assert group % block == 0

@@ -13,10 +13,10 @@ from cnnc.errors import ShapeError, UnsupportedError
 from cnnc.ir.op import Op, Sample
 from cnnc.ir.types import Array, f32
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
-from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
+from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.ops.winograd_matrices import Matrix, algorithm, transposed
 
-KINDS = ((1, 1), (1, 3), (2, 3), (4, 3), (1, 5), (2, 5))
+KINDS = ((1, 1), (1, 3), (2, 3), (4, 3), (5, 3), (1, 5), (2, 5))
 """Tiles and taps of every algorithm along an axis."""
 
 SAMPLES = list(WinogradConv2d.samples())
@@ -72,6 +72,7 @@ def check_three_ops(op: WinogradConv2d, x: Array, w: Array) -> None:
     (u,) = WinogradWeights(op.tile).reference(w)
     (y,), conv = op.reference(x, u), Conv2d(pad=op.pad)
     np.testing.assert_allclose(y, conv.reference(x, w)[0], rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(InlineWinogradConv2d(op.tile, op.kernel, op.pad).reference(x, w)[0], y)
     dy = np.random.default_rng(9).standard_normal(y.shape)
     (dw,) = WinogradWeightGrad(op.tile, op.kernel, op.pad).reference(dy, x)
     expected = Conv2dWeightGrad(pad=op.pad, kernel=op.kernel).reference(dy, x)[0]
@@ -80,6 +81,8 @@ def check_three_ops(op: WinogradConv2d, x: Array, w: Array) -> None:
     pad = (kh - 1 - top, kw - 1 - left, kh - 1 - bottom, kw - 1 - right)
     (flipped,) = WinogradWeights(op.tile, flipped=True).reference(w)
     (dx,) = WinogradConv2d(op.tile, op.kernel, pad).reference(dy, flipped)
+    inline = InlineWinogradConv2d(op.tile, op.kernel, pad, flipped=True)
+    np.testing.assert_array_equal(inline.reference(dy, w)[0], dx)
     height, width = x.shape[2:]
     expected = Conv2dInputGrad(pad=op.pad, size=(height, width)).reference(dy, w)[0]
     np.testing.assert_allclose(dx, expected, rtol=0, atol=1e-9)
@@ -122,6 +125,7 @@ def test_macs_are_those_of_the_direct_method() -> None:
     assert u == f32(36, 3, 5)
     direct = Conv2d(pad=pad).macs(x, w)
     assert WinogradConv2d((4, 4), (3, 3), pad).macs(x, u) == direct
+    assert InlineWinogradConv2d((4, 4), (3, 3), pad).macs(x, w) == direct
     assert WinogradWeightGrad((4, 4), (3, 3), pad).macs(dy, x) == direct
 
 
@@ -134,6 +138,16 @@ def test_macs_are_those_of_the_direct_method() -> None:
             WinogradConv2d((2, 2), (3, 3)),
             [(1, 3, 8, 8), (36, 3, 5)],
             r"got f32\[36,3,5\] .* tiles of 2x2 needs f32\[16,3,5\]",
+        ),
+        (
+            InlineWinogradConv2d((2, 2), (3, 3)),
+            [(1, 3, 8, 8), (5, 3, 3, 1)],
+            r"got f32\[5,3,3,1\] as the weight, .* needs f32\[5,3,3,3\]",
+        ),
+        (
+            InlineWinogradConv2d((2, 2), (3, 3), flipped=True),
+            [(1, 3, 8, 8), (5, 3, 3, 3)],
+            r"got f32\[16,5,3\] as the transformed weight, .* needs f32\[16,3,3\]",
         ),
         (WinogradConv2d((2, 2), (3, 3)), [(1, 3, 2, 8), (16, 3, 5)], "the 3x3 window does not fit"),
         (WinogradConv2d((2, 3), (3, 3)), [(1, 3, 8, 8), (20, 3, 5)], "no Winograd algorithm for tiles of 3"),

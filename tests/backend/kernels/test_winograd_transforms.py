@@ -10,31 +10,31 @@ from hypothesis import strategies as st
 from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.backend.kernel.interpreter import interpret
 from cnnc.backend.kernel.ir import Access, Compute, Kernel, Let
-from cnnc.backend.kernels.winograd_transforms import transform_tile
+from cnnc.backend.kernels.winograd_transforms import Steps, transform_tile
 from cnnc.ir.types import Array
-from cnnc.ops.winograd_matrices import Matrix, algorithm, transposed
+from cnnc.ops.winograd_matrices import algorithm, transposed
 
 LANES = 4
 
-MATRICES: dict[str, Matrix] = {
-    f"{name} of F({m},{r})": matrix
-    for m, r in ((1, 1), (1, 3), (2, 3), (4, 3))
-    for name, matrix in (
-        ("B^T", algorithm(m, r).data),
-        ("G", algorithm(m, r).filter),
-        ("G^T", transposed(algorithm(m, r).filter)),
-        ("A^T", algorithm(m, r).result),
-        ("A", transposed(algorithm(m, r).result)),
+MATRICES: dict[str, Steps] = {
+    f"{name} of F({m},{r})": steps
+    for m, r in ((1, 1), (1, 3), (2, 3), (4, 3), (5, 3))
+    for name, steps in (
+        ("B^T", algorithm(m, r).data_steps),
+        ("G", (algorithm(m, r).filter,)),
+        ("G^T", (transposed(algorithm(m, r).filter),)),
+        ("A^T", (algorithm(m, r).result,)),
+        ("A", (transposed(algorithm(m, r).result),)),
     )
 }
 names = st.sampled_from(sorted(MATRICES))
 
 
-def tile_kernel(rows: Matrix, columns: Matrix, zeros: frozenset[tuple[int, int]]) -> Kernel:
+def tile_kernel(rows: Steps, columns: Steps, zeros: frozenset[tuple[int, int]]) -> Kernel:
     """y = rows x columns^T, the places in `zeros` taken as None."""
     k = KernelBuilder("tile")
-    x = k.buffer("x", (len(rows[0]), len(columns[0]), LANES), Access.READ)
-    y = k.buffer("y", (len(rows), len(columns), LANES), Access.WRITE)
+    x = k.buffer("x", (len(rows[0][0]), len(columns[0][0]), LANES), Access.READ)
+    y = k.buffer("y", (len(rows[-1]), len(columns[-1]), LANES), Access.WRITE)
 
     def load(i: int, j: int) -> Vec | None:
         return None if (i, j) in zeros else x.load((i, j, 0), LANES)
@@ -48,18 +48,21 @@ def cost(kernel: Kernel) -> int:
     return sum(isinstance(s, Let) and isinstance(s.instruction, Compute) for s in kernel.body)
 
 
-def dense(matrix: Matrix) -> Array:
-    return np.array(matrix, dtype=np.float64)
+def dense(steps: Steps) -> Array:
+    """Their product."""
+    matrices = [np.array(step, dtype=np.float64) for step in reversed(steps)]
+    return matrices[0] if len(matrices) == 1 else np.linalg.multi_dot(matrices)
 
 
 @given(rows=names, columns=names, data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_tiles(rows: str, columns: str, data: st.DataObject) -> None:
     left, right = MATRICES[rows], MATRICES[columns]
-    places = st.tuples(st.integers(0, len(left[0]) - 1), st.integers(0, len(right[0]) - 1))
+    height, width = len(left[0][0]), len(right[0][0])
+    places = st.tuples(st.integers(0, height - 1), st.integers(0, width - 1))
     zeros = data.draw(st.frozensets(places))
-    x = np.random.default_rng(0).uniform(-1, 1, (len(left[0]), len(right[0]), LANES)).astype(np.float32)
-    y = np.full((len(left), len(right), LANES), np.nan, np.float32)
+    x = np.random.default_rng(0).uniform(-1, 1, (height, width, LANES)).astype(np.float32)
+    y = np.full((len(left[-1]), len(right[-1]), LANES), np.nan, np.float32)
     interpret(tile_kernel(left, right, zeros), {"x": x, "y": y})
     seen = x.astype(np.float64)
     for place in zeros:
@@ -78,6 +81,8 @@ def test_tiles(rows: str, columns: str, data: st.DataObject) -> None:
         ("A of F(4,3)", 80),
         ("G of F(4,3)", 89),
         ("G^T of F(4,3)", 90),
+        ("B^T of F(5,3)", 280),
+        ("A^T of F(5,3)", 192),
         ("B^T of F(1,3)", 0),
     ],
 )
