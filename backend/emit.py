@@ -20,9 +20,11 @@ from cnnc.backend.kernel.ir import (
     Compute,
     Declare,
     For,
+    Half,
     Index,
     Instruction,
     Interleave,
+    Join,
     Kernel,
     Let,
     Literal,
@@ -36,6 +38,7 @@ from cnnc.backend.kernel.ir import (
     Statement,
     Uniform,
 )
+from cnnc.backend.kernel.nest import first_value, has_constant_bounds, parallel_nest, trip_count
 from cnnc.backend.target import Target
 
 SCRATCH = "%scratch"
@@ -48,40 +51,6 @@ _RANGE = ("i64 %begin", "i64 %end", "i64 %images")
 def kernel_symbol(kernel: Kernel) -> str:
     """The name of a kernel's function, which equal kernels share."""
     return f"kernel_{kernel.name}_{kernel.fingerprint}"
-
-
-def parallel_nest(kernel: Kernel) -> tuple[tuple[For, ...], tuple[Statement, ...]]:
-    """The parallel loops at the top of a kernel, outermost first, and the body inside them."""
-    loops: list[For] = []
-    body = kernel.body
-    while len(body) == 1 and isinstance(body[0], For) and body[0].parallel:
-        loops.append(body[0])
-        body = body[0].body
-    return tuple(loops), body
-
-
-def trip_count(loop: For) -> int:
-    """Iterations of a loop with constant bounds."""
-    return max(0, -(-(min(stop.constant for stop in loop.stops) - _first(loop)) // loop.step))
-
-
-def _first(loop: For) -> int:
-    """Where a loop with constant bounds begins."""
-    return max(start.constant for start in loop.starts)
-
-
-def _is_constant(loop: For) -> bool:
-    return not any(bound.terms for bound in (*loop.starts, *loop.stops))
-
-
-def iterations(kernel: Kernel, images: int | None = None) -> int:
-    """Iterations of the whole parallel nest, for all images or for that many; 1 for a kernel without
-    parallel loops."""
-
-    def trips(loop: For) -> int:
-        return -(-images // loop.images) if loop.images and images is not None else trip_count(loop)
-
-    return math.prod(map(trips, parallel_nest(kernel)[0]))
 
 
 def emit_kernel(kernel: Kernel, target: Target, linkage: str = "") -> str:
@@ -162,7 +131,7 @@ class _Emitter:
         numbers = list(self._numbers(loops))
         for loop, number in zip(loops, numbers, strict=True):
             scaled = self.define(f"mul nsw i64 {number}, {loop.step}")
-            self.do(f"{_variable(loop.variable)} = add nsw i64 {scaled}, {_first(loop)}")
+            self.do(f"{_variable(loop.variable)} = add nsw i64 {scaled}, {first_value(loop)}")
         self._open(variables)
         self._statements(body)
         self.levels.pop()
@@ -224,7 +193,7 @@ class _Emitter:
 
     def _loop(self, loop: For) -> None:
         """A tile element assigned inside is a phi of what it was before and what an iteration left."""
-        surely_runs = _is_constant(loop)
+        surely_runs = has_constant_bounds(loop)
         if surely_runs and trip_count(loop) == 0:
             return
         bounds = self._extreme("smax", loop.starts), self._extreme("smin", loop.stops)
@@ -286,31 +255,34 @@ class _Emitter:
 
     def _instruction(self, instruction: Instruction) -> str:
         make = self.instructions
-        if isinstance(instruction, Compute):
-            operands = [self._operand(o, instruction.lanes) for o in instruction.operands]
-            return make.compute(instruction.function, operands, instruction.lanes)
-        if isinstance(instruction, Load | Splat):
-            dtype = self._dtype(instruction.buffer)
-            pointer = self._pointer(instruction.buffer, instruction.index)
-            if isinstance(instruction, Load):
-                return make.load(pointer, dtype, instruction.lanes, instruction.count)
-            return make.broadcast(make.load(pointer, dtype, 1, 1), instruction.lanes)
-        if isinstance(instruction, Interleave):
-            operands = [self._operand(o, instruction.lanes) for o in instruction.operands]
-            return make.interleave(instruction.half, operands, instruction.lanes)
-        if isinstance(instruction, Index):
-            return make.index(self._whole(instruction.value), instruction.lanes)
-        if isinstance(instruction, Reduce):
-            operand = self._operand(instruction.operand, instruction.lanes)
-            return make.reduce(instruction.function, operand, instruction.lanes)
-        if isinstance(instruction, Uniform):
-            counter = self._operand(instruction.counter, 1)
-            return make.uniform(instruction.seed, counter, self._whole(instruction.index), instruction.lanes)
-        assert isinstance(instruction, Broadcast)
-        return make.broadcast(self._operand(instruction.operand, 1), instruction.lanes)
+        match instruction:
+            case Compute(function, operands, lanes):
+                return make.compute(function, self._operands(operands, lanes), lanes)
+            case Load(buffer, index, lanes, count):
+                return self._load(buffer, index, lanes, count)
+            case Splat(buffer, index, lanes):
+                return make.broadcast(self._load(buffer, index, 1, 1), lanes)
+            case Interleave(half, operands, lanes):
+                return make.interleave(half, self._operands(operands, lanes), lanes)
+            case Join(operands, lanes):
+                return make.join(self._operands(operands, lanes // 2), lanes)
+            case Half(half, operand, lanes):
+                return make.half(half, self._operand(operand, 2 * lanes), lanes)
+            case Index(value, lanes):
+                return make.index(self._whole(value), lanes)
+            case Reduce(function, operand, lanes):
+                return make.reduce(function, self._operand(operand, lanes), lanes)
+            case Uniform(seed, counter, index, lanes):
+                return make.uniform(seed, self._operand(counter, 1), self._whole(index), lanes)
+            case Broadcast(operand, lanes):
+                return make.broadcast(self._operand(operand, 1), lanes)
 
-    def _dtype(self, buffer: str) -> str:
-        return self.buffers[buffer].dtype
+    def _operands(self, operands: Iterable[Operand], lanes: int) -> list[str]:
+        return [self._operand(operand, lanes) for operand in operands]
+
+    def _load(self, buffer: str, index: tuple[Affine, ...], lanes: int, count: int) -> str:
+        dtype = self.buffers[buffer].dtype
+        return self.instructions.load(self._pointer(buffer, index), dtype, lanes, count)
 
     def _operand(self, operand: Operand, lanes: int) -> str:
         if isinstance(operand, Literal):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cnnc.backend.emit import iterations, kernel_symbol, trip_count
+from cnnc.backend.emit import kernel_symbol
+from cnnc.backend.kernel.nest import iterations, trip_count
 from cnnc.backend.lower import Call, Program
 from cnnc.ir.plan import ALIGNMENT, Placement, Space
 

@@ -205,6 +205,17 @@ class Instructions:
         chosen = shuffle_mask([first + i // 2 + i % 2 * lanes for i in range(lanes)])
         return self.define(f"shufflevector {vector} {operands[0]}, {vector} {operands[1]}, {chosen}")
 
+    def join(self, operands: Sequence[str], lanes: int) -> str:
+        """The lanes of two vectors of half as many each."""
+        vector, chosen = vector_type(lanes // 2), shuffle_mask(range(lanes))
+        return self.define(f"shufflevector {vector} {operands[0]}, {vector} {operands[1]}, {chosen}")
+
+    def half(self, half: str, value: str, lanes: int) -> str:
+        """The first lanes of a vector of twice as many, or the last."""
+        vector, first = vector_type(2 * lanes), lanes if half == "high" else 0
+        chosen = shuffle_mask(range(first, first + lanes))
+        return self.define(f"shufflevector {vector} {value}, {vector} poison, {chosen}")
+
     def reduce(self, function: str, value: str, lanes: int) -> str:
         """Combine the lanes pairwise, upper half with lower half, down to one."""
         while lanes > 1:

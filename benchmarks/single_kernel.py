@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cnnc.backend.emit import emit_kernel, iterations, kernel_symbol
+from cnnc.backend.emit import emit_kernel, kernel_symbol
 from cnnc.backend.kernel.ir import Kernel
+from cnnc.backend.kernel.nest import iterations
 from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.kernels.site import Site, Tensor
 from cnnc.backend.layouts import LayoutRules

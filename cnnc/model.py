@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Lock
 
 import numpy as np
@@ -12,6 +12,9 @@ from cnnc.backend.interface import Interface
 from cnnc.errors import ShapeError
 from cnnc.ir.types import Array
 from cnnc.native import Native, address
+
+FLOAT = np.dtype(np.float32)
+"""Of all results; as an object it is made but once."""
 
 
 class Model:
@@ -32,6 +35,7 @@ class Model:
         self._params = native.packed(given, interface.param_bytes)
         self._run = native.function("run", len(self.inputs) + len(self.outputs) + 4)
         self._tail = (address(self._params), address(native.workspace), native.pool)
+        self._result_shapes = tuple(self.outputs.values())
         self._lock = Lock()
 
     def __call__(self, x: Array) -> Array:
@@ -65,10 +69,10 @@ class Model:
             raise ShapeError(f"input {name} of {self._name} has shape {array.shape}; it must be ({wanted})")
         return array
 
-    def _compute(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+    def _compute(self, arrays: Sequence[Array]) -> Sequence[Array]:
         """All rows where they are, a batch at a time; the last rows may be fewer."""
         rows = len(arrays[0])
-        results = tuple([np.empty((rows, *shape), np.float32) for shape in self.outputs.values()])
+        results = [np.empty((rows, *shape), FLOAT) for shape in self._result_shapes]
         given = (*arrays, *results)
         first = [address(array) for array in given]
         if rows <= self.batch:

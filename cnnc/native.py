@@ -6,6 +6,7 @@ import ctypes
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cnnc.backend import llvm
 from cnnc.backend.cache import ObjectCache
@@ -95,6 +96,11 @@ def _check_runs_here(target: Target) -> None:
 
 
 def address(array: Array) -> int:
-    """Where an array's data begins; faster than `array.ctypes.data`."""
-    pointer: int = array.__array_interface__["data"][0]
-    return pointer
+    """Where the data of a contiguous array begin. The buffer protocol is four times as fast as NumPy's
+    attributes, but gives no view of an array that is empty or must not be written."""
+    buffer: Any = array  # NumPy's stubs do not say that it is one
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    except (TypeError, ValueError):
+        pointer: int = array.__array_interface__["data"][0]
+        return pointer

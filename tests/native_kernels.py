@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
 
-from cnnc.backend.emit import emit_kernel, iterations, kernel_symbol, parallel_nest, trip_count
+from cnnc.backend.emit import emit_kernel, kernel_symbol
 from cnnc.backend.kernel.interpreter import Order
 from cnnc.backend.kernel.ir import Kernel
+from cnnc.backend.kernel.nest import iterations, parallel_nest, trip_count
 from cnnc.backend.llvm import CodeGenerator, Jit, host_features
 from cnnc.backend.target import TARGETS, Target
 from cnnc.ir.types import Array

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from cnnc.backend.cache import ObjectCache
-from cnnc.backend.emit import iterations
+from cnnc.backend.kernel.nest import iterations
 from cnnc.backend.llvm import host
 from cnnc.backend.target import TARGETS, Target
 from cnnc.backend.unit import Unit

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.zoo import ZOO, Entry
-from cnnc.backend.emit import parallel_nest
+from cnnc.backend.kernel.nest import parallel_nest
 from cnnc.backend.target import TARGETS
 from cnnc.source import source_of
 from cnnc.units import CompiledUnit, inference_unit, training_unit

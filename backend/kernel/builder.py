@@ -26,9 +26,11 @@ from cnnc.backend.kernel.ir import (
     Compute,
     Declare,
     For,
+    Half,
     Index,
     Instruction,
     Interleave,
+    Join,
     Kernel,
     Let,
     Literal,
@@ -212,6 +214,15 @@ class KernelBuilder:
     def interleave(self, half: str, a: Vec, b: Vec) -> Vec:
         """Lanes of two vectors in turn, of the halves `low` or `high`."""
         return self.let(Interleave(half, (a.operand, b.operand), a.lanes))
+
+    def join(self, a: Vec, b: Vec) -> Vec:
+        """The lanes of `a`, then those of `b`."""
+        return self.let(Join((a.operand, b.operand), 2 * a.lanes))
+
+    def halves(self, value: Vec) -> tuple[Vec, Vec]:
+        """What was joined."""
+        low, high = (self.let(Half(half, value.operand, value.lanes // 2)) for half in ("low", "high"))
+        return low, high
 
     def broadcast(self, value: Vec, lanes: int) -> Vec:
         return self.let(Broadcast(value.operand, lanes))

@@ -18,9 +18,11 @@ from cnnc.backend.kernel.ir import (
     Compute,
     Declare,
     For,
+    Half,
     Index,
     Instruction,
     Interleave,
+    Join,
     Kernel,
     Let,
     Literal,
@@ -186,9 +188,17 @@ def _check_instruction(instruction: Instruction, scope: _Scope) -> None:
         case Interleave(half, operands, lanes):
             _check_lanes(lanes)
             _require(lanes % 2 == 0, "the lanes of vectors that are interleaved are even")
-            _require(half in {"low", "high"}, f"{half} is not low or high")
+            _check_half(half)
             for operand in operands:
                 _check_operand(operand, lanes, scope)
+        case Join(operands, lanes):
+            _check_parts(lanes // 2)
+            for operand in operands:
+                _check_operand(operand, lanes // 2, scope)
+        case Half(half, operand, lanes):
+            _check_parts(lanes)
+            _check_half(half)
+            _check_operand(operand, 2 * lanes, scope)
         case Broadcast(operand, lanes):
             _check_lanes(lanes)
             _check_operand(operand, 1, scope)
@@ -206,6 +216,14 @@ def _check_arity(function: str, count: int) -> None:
 
 def _check_lanes(lanes: int) -> None:
     _require(lanes >= 1, "there is at least 1 lane")
+
+
+def _check_parts(lanes: int) -> None:
+    _require(lanes > 1, "halves of a vector have more than 1 lane")
+
+
+def _check_half(half: str) -> None:
+    _require(half in {"low", "high"}, f"{half} is not low or high")
 
 
 def _check_operand(operand: Operand, lanes: int, scope: _Scope) -> None:

@@ -20,9 +20,11 @@ from cnnc.backend.kernel.ir import (
     Compute,
     Declare,
     For,
+    Half,
     Index,
     Instruction,
     Interleave,
+    Join,
     Kernel,
     Let,
     Literal,
@@ -168,6 +170,13 @@ class _Machine:
                 values, (a, b) = self._values, (self._operand(o, lanes) for o in operands)
                 part = slice(0, lanes // 2) if half == "low" else slice(lanes // 2, lanes)
                 return lambda: np.stack((values[a][part], values[b][part]), axis=1).reshape(-1)
+            case Join(operands, lanes):
+                values, (a, b) = self._values, (self._operand(o, lanes // 2) for o in operands)
+                return lambda: np.concatenate((values[a], values[b]))
+            case Half(half, operand, lanes):
+                values, key = self._values, self._operand(operand, 2 * lanes)
+                part = slice(0, lanes) if half == "low" else slice(lanes, None)
+                return lambda: values[key][part]
             case Broadcast(operand, lanes):
                 values, key = self._values, self._operand(operand, 1)
                 return lambda: np.full(lanes, values[key], np.float32)

@@ -229,6 +229,23 @@ class Interleave:
 
 
 @dataclass(frozen=True)
+class Join:
+    """`join x16 a, b`: the lanes of one vector, then those of another, of half as many lanes each."""
+
+    operands: tuple[Operand, Operand]
+    lanes: int
+
+
+@dataclass(frozen=True)
+class Half:
+    """`half low x8 a`: the first lanes of a vector of twice as many or, with `high`, the last."""
+
+    half: str
+    operand: Operand
+    lanes: int
+
+
+@dataclass(frozen=True)
 class Broadcast:
     """`broadcast x8 a`: a one-lane value in every lane."""
 
@@ -250,7 +267,7 @@ class Uniform:
     lanes: int
 
 
-Instruction = Load | Splat | Index | Compute | Reduce | Interleave | Broadcast | Uniform
+Instruction = Load | Splat | Index | Compute | Reduce | Interleave | Join | Half | Broadcast | Uniform
 
 
 def result_lanes(instruction: Instruction) -> int:

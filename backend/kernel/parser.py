@@ -31,9 +31,11 @@ from cnnc.backend.kernel.ir import (
     Compute,
     Declare,
     For,
+    Half,
     Index,
     Instruction,
     Interleave,
+    Join,
     Kernel,
     Let,
     Literal,
@@ -53,7 +55,7 @@ from cnnc.errors import FormatError
 
 Item = TypeVar("Item")
 
-WORDS = {"load", "splat", "index", "reduce", "interleave", "broadcast", "uniform", *FUNCTIONS}
+WORDS = {"load", "splat", "index", "reduce", "interleave", "join", "half", "broadcast", "uniform", *FUNCTIONS}
 """What an instruction begins with."""
 
 
@@ -157,9 +159,10 @@ class _Parser:
         word = self._next()
         if word == "interleave":
             half, lanes = self._name(), self._lanes()
-            first = self._operand()
-            self._expect(",")
-            return Interleave(half, (first, self._operand()), lanes)
+            return Interleave(half, self._pair(), lanes)
+        if word == "half":
+            half, lanes = self._name(), self._lanes()
+            return Half(half, self._operand(), lanes)
         if word == "reduce":
             function = self._name()
             lanes = self._lanes()
@@ -179,9 +182,16 @@ class _Parser:
                 counter = self._operand()
                 self._expect(",")
                 return Uniform(seed, counter, self._parenthesized(), lanes)
+            case "join":
+                return Join(self._pair(), lanes)
             case "broadcast":
                 return Broadcast(self._operand(), lanes)
         return Compute(word, self._operands(), lanes)
+
+    def _pair(self) -> tuple[Operand, Operand]:
+        first = self._operand()
+        self._expect(",")
+        return first, self._operand()
 
     def _operands(self) -> tuple[Operand, ...]:
         operands = [self._operand()]

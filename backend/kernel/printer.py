@@ -21,9 +21,11 @@ from cnnc.backend.kernel.ir import (
     Compute,
     Declare,
     For,
+    Half,
     Index,
     Instruction,
     Interleave,
+    Join,
     Kernel,
     Let,
     Literal,
@@ -101,6 +103,10 @@ def _instruction(instruction: Instruction) -> str:
             return f"reduce {function} x{lanes} {_operand(operand)}"
         case Interleave(half, operands, lanes):
             return f"interleave {half} x{lanes} {', '.join(map(_operand, operands))}"
+        case Join(operands, lanes):
+            return f"join x{lanes} {', '.join(map(_operand, operands))}"
+        case Half(half, operand, lanes):
+            return f"half {half} x{lanes} {_operand(operand)}"
         case Broadcast(operand, lanes):
             return f"broadcast x{lanes} {_operand(operand)}"
         case Uniform(seed, counter, index, lanes):

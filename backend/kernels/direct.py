@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
@@ -125,7 +126,8 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Tile:
-    """A tile of pixels while it is accumulated: its registers, where it stands, its rows and columns."""
+    """A tile of pixels while it is accumulated: its registers, where it stands, its rows and columns. A
+    register holds vectors of `joined` rows, one or two."""
 
     acc: Tile
     place: _Place
@@ -133,6 +135,8 @@ class _Tile:
     phases: tuple[Phase, Phase]
     rows: int
     run: Run
+
+    joined: int
 
 
 class _Direct:
@@ -150,6 +154,8 @@ class _Direct:
         self.weights = Weights(handle, layout, shape, self.lanes)
         vectors = len(channel_tiles(min(self.block, shape.maps), self.lanes))
         self.tile_rows = shape_for(site.target, tile_field(shape, self.region.window), vectors).rows
+        is_narrow = 1 < self.lanes <= site.target.lanes // 2 and vectors == 1
+        self.joined = 2 if is_narrow and self.tile_rows % 2 == 0 else 1
         self.phases = shape.phases(0), shape.phases(1)
         self.parts = -(-self.phases[0][0].count // self.tile_rows)
 
@@ -239,13 +245,15 @@ class _Direct:
     def _runs(self, phase: Phase, rows: int, vectors: int) -> tuple[Run, ...]:
         """The tiles of `rows` rows of a phase: for few maps or rows they are wider than elsewhere."""
         multiple = self.region.window[1]
-        most = pixels_for(self.site.target, phase.count, vectors, rows, multiple)
+        most = pixels_for(self.site.target, phase.count, vectors, -(-rows // self.joined), multiple)
         return column_runs(phase, self.shape.source[1], most, multiple)
 
     def _tile(self, place: _Place, block: _Block, phases: tuple[Phase, Phase], rows: int, run: Run) -> None:
         """Accumulate one tile and finish it."""
-        acc = self.k.register("acc", self.lanes, (rows, run.pixels, len(block.vectors)))
-        tile, numbers = _Tile(acc, place, block, phases, rows, run), tuple(range(rows))
+        joined = self.joined if rows % self.joined == 0 else 1
+        shape = (rows // joined, run.pixels, len(block.vectors))
+        acc = self.k.register("acc", self.lanes * joined, shape)
+        tile, numbers = _Tile(acc, place, block, phases, rows, run, joined), tuple(range(rows))
         epilogue = Epilogue(self.k, self.region, self.arguments)
         for vector, _ in block.vectors:
             if vector * self.lanes % LINE == 0 and not self.fetched:
@@ -260,8 +268,11 @@ class _Direct:
                 lambda r, reached: self._taps(tile, phases[0].filter(r), reached),
             )
         for number, (vector, count) in enumerate(block.vectors):
-            sums = [acc[i, j, number] for i in numbers for j in range(run.pixels)]
-            epilogue.finish(dict(zip(self._points(tile, vector), sums, strict=True)), count)
+            points, sums = self._points(tile, vector), {}
+            for i, j in product(range(rows // joined), range(run.pixels)):
+                together = (points[(i * joined + row) * run.pixels + j] for row in range(joined))
+                sums[tuple(together)] = acc[i, j, number]
+            epilogue.finish_joined(sums, count)
 
     def _points(self, tile: _Tile, vector: int) -> list[Point]:
         """A vector of every pixel of a tile, row by row."""
@@ -297,7 +308,7 @@ class _Direct:
     def _channels(self, tile: _Tile, r: Coordinate, taps: Sequence[_Tap], rows: SourceRows) -> None:
         """All channels, two at a time: then less goes to the loop. A tile that fills the registers takes them
         one by one, for it has none for the next channel's weights."""
-        pixels, vectors = tile.rows * tile.run.pixels, len(tile.block.vectors)
+        pixels, vectors = tile.rows // tile.joined * tile.run.pixels, len(tile.block.vectors)
         full = pixels * vectors + vectors + 1 >= usable_registers(self.site.target)
         few = self.shape.channels <= STRAIGHT_CHANNELS
         factor = self.shape.channels if few else 1 if full else 2
@@ -344,19 +355,26 @@ class _Direct:
             for j in reach:
                 meeting.setdefault(affine(phase.source(affine(j), s)), []).append((j, weights))
         source_channel = channel + place.group * shape.channels
-        for row, y in rows.items():
+
+        def element(row: int, column: Affine) -> Vec:
+            if row not in rows:
+                return self.k.constant(0.0, self.lanes)
+            at = (place.image, source_channel, rows[row], place.column * phase.stride + column)
+            return self.source.splat(self.source_tensor.place(at), self.lanes)
+
+        for i in sorted({row // tile.joined for row in rows}):
             for column in sorted(meeting, key=lambda c: c.constant):
-                x = place.column * phase.stride + column
-                index = self.source_tensor.place((place.image, source_channel, y, x))
-                value = self.source.splat(index, self.lanes)
+                parts = [element(i * tile.joined + row, column) for row in range(tile.joined)]
+                value = parts[0] if tile.joined == 1 else self.k.join(parts[0], parts[1])
                 for j, weights in meeting[column]:
                     for number, weight in enumerate(weights):
-                        acc[row, j, number] = self.k.fma(value, weight, acc[row, j, number])
+                        acc[i, j, number] = self.k.fma(value, weight, acc[i, j, number])
 
     def _weights(self, tile: _Tile, place: tuple[Coordinate, Coordinate], channel: Affine) -> list[Vec]:
         """The vectors of weights of a block of maps, for a place of the filter and a channel."""
         block, group = tile.block, tile.place.group
-        return [
+        vectors = [
             self.weights.load(group, block.number, self.block, place, channel, vector, count)
             for vector, count in block.vectors
         ]
+        return vectors if tile.joined == 1 else [self.k.join(vector, vector) for vector in vectors]

@@ -26,6 +26,11 @@ from cnnc.ops.pool import MaxPool2d, MeanPool2d
 Point = tuple[Affine, ...]
 """Logical coordinates of a vector's first element, one per axis; its lanes run along axis 1."""
 
+Pool = MaxPool2d | MeanPool2d
+
+Points = tuple[Point, ...]
+"""What a vector holds: the elements from one point on, or those from two, half of its lanes each."""
+
 
 @dataclass(frozen=True)
 class Region:
@@ -98,8 +103,12 @@ class Epilogue:
 
         `values` has every vector of whole pooling windows; `count` lanes of each are valid.
         """
+        self.finish_joined({(point,): vector for point, vector in values.items()}, count)
+
+    def finish_joined(self, values: Mapping[Points, Vec], count: int) -> None:
+        """The same for vectors that each hold the results of one point, or of two, joined."""
         body = self.region.body
-        known: dict[Value, Mapping[Point, Vec]] = {self.region.result: values}
+        known: dict[Value, Mapping[Points, Vec]] = {self.region.result: values}
         loaded: dict[tuple[Value, Point], Vec] = {}
         for node in self.region.epilogue:
             if isinstance(node.op, Elementwise):
@@ -108,26 +117,40 @@ class Epilogue:
                 known[node.result] = self._pool(node, known[node.operands[0]])
         for number, value in enumerate(body.outputs):
             tensor, handle = self.region.site.results[number], self.arguments.results[number]
-            for point, vector in known[value].items():
-                handle.store(tensor.place(point), vector, count)
+            for points, vector in known[value].items():
+                for point, part in zip(points, self._parts(points, vector), strict=True):
+                    handle.store(tensor.place(point), part, count)
 
     def _elementwise(
         self,
         node: Node,
-        known: Mapping[Value, Mapping[Point, Vec]],
+        known: Mapping[Value, Mapping[Points, Vec]],
         loaded: dict[tuple[Value, Point], Vec],
         count: int,
-    ) -> Mapping[Point, Vec]:
+    ) -> Mapping[Points, Vec]:
         assert isinstance(node.op, Elementwise)
         tiles = [known[o] for o in node.operands if o in known]
-        results: dict[Point, Vec] = {}
-        for point, sample in tiles[0].items():
+        results: dict[Points, Vec] = {}
+        for points, sample in tiles[0].items():
             operands = {
-                letter: known[o][point] if o in known else self._load(o, point, sample.lanes, count, loaded)
+                letter: known[o][points] if o in known else self._operand(o, points, sample, count, loaded)
                 for letter, o in zip(LETTERS, node.operands, strict=False)
             }
-            results[point] = emit_expression(self.k, node.op.expr, operands, sample.lanes)
+            results[points] = emit_expression(self.k, node.op.expr, operands, sample.lanes)
         return results
+
+    def _operand(
+        self,
+        value: Value,
+        points: Points,
+        sample: Vec,
+        count: int,
+        loaded: dict[tuple[Value, Point], Vec],
+    ) -> Vec:
+        """An operand from outside the region for the points of a vector like `sample`."""
+        lanes = sample.lanes // len(points)
+        parts = [self._load(value, point, lanes, count, loaded) for point in points]
+        return parts[0] if len(parts) == 1 else self.k.join(parts[0], parts[1])
 
     def _load(
         self, value: Value, point: Point, lanes: int, count: int, loaded: dict[tuple[Value, Point], Vec]
@@ -143,23 +166,37 @@ class Epilogue:
             )
         return loaded[value, place]
 
-    def _pool(self, node: Node, values: Mapping[Point, Vec]) -> Mapping[Point, Vec]:
+    def _pool(self, node: Node, values: Mapping[Points, Vec]) -> Mapping[Points, Vec]:
         op = node.op
         if not isinstance(op, MaxPool2d | MeanPool2d):
             raise UnsupportedError(f"{op.name} cannot be part of an epilogue")
+        joined: dict[Points, Vec] = {}
+        for points, vector in values.items():
+            places = tuple(_window(op, point) for point in points)
+            joined[places] = self._met(op, joined.get(places), vector)
         pooled: dict[Point, Vec] = {}
-        for point, vector in values.items():
-            place = (*point[:2], _divided(point[2], op.kernel[0]), _divided(point[3], op.kernel[1]))
-            if place not in pooled:
-                pooled[place] = vector
-            elif isinstance(op, MaxPool2d):
-                pooled[place] = self.k.max(pooled[place], vector)
-            else:
-                pooled[place] = pooled[place] + vector
+        for places, vector in joined.items():
+            for place, part in zip(places, self._parts(places, vector), strict=True):
+                pooled[place] = self._met(op, pooled.get(place), part)
         if isinstance(op, MaxPool2d):
-            return pooled
+            return {(place,): vector for place, vector in pooled.items()}
         share = 1.0 / (op.kernel[0] * op.kernel[1])
-        return {place: vector * share for place, vector in pooled.items()}
+        return {(place,): vector * share for place, vector in pooled.items()}
+
+    def _met(self, op: Pool, pooled: Vec | None, vector: Vec) -> Vec:
+        """What is known of a window, and one more of its elements."""
+        if pooled is None:
+            return vector
+        return self.k.max(pooled, vector) if isinstance(op, MaxPool2d) else pooled + vector
+
+    def _parts(self, points: Points, vector: Vec) -> tuple[Vec, ...]:
+        """The vectors of the points of a vector."""
+        return (vector,) if len(points) == 1 else self.k.halves(vector)
+
+
+def _window(op: Pool, point: Point) -> Point:
+    """The point of a pooling's result whose window a point is in."""
+    return (*point[:2], _divided(point[2], op.kernel[0]), _divided(point[3], op.kernel[1]))
 
 
 def _divided(coordinate: Affine, divisor: int) -> Affine:

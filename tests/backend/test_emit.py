@@ -11,12 +11,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cnnc.backend.emit import emit_kernel, iterations, kernel_symbol, trip_count
+from cnnc.backend.emit import emit_kernel, kernel_symbol
 from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.backend.kernel.check import check_kernel
 from cnnc.backend.kernel.interpreter import interpret
 from cnnc.backend.kernel.ir import Access, Assign, Compute, For, Kernel, Let, Name, Statement
 from cnnc.backend.kernel.math import exp, log, sigmoid, tanh
+from cnnc.backend.kernel.nest import iterations, trip_count
 from cnnc.backend.kernel.parser import parse_kernel
 from cnnc.backend.llvm import CodeGenerator
 from cnnc.backend.target import TARGETS, Target

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cnnc.backend.emit import iterations
 from cnnc.backend.entry import declarations, entry_ir, params_from_file, params_in_text, unpack_ir
 from cnnc.backend.kernel.ir import Access, Buffer
+from cnnc.backend.kernel.nest import iterations
 from cnnc.backend.llvm import CodeGenerator, Jit, host
 from cnnc.backend.lower import Program, lower
 from cnnc.backend.target import TARGETS

@@ -53,6 +53,14 @@ def run(body: str, size: int = 8) -> Array:
             [9, 3, 9, 4, -1, -1, -1, -1, 5],
         ),
         (
+            "a = load x2 x[0, 1] b = join x4 9.0, a store x4 y[0], b",
+            [9, 9, 2, 3, -1, -1, -1, -1, 5],
+        ),
+        (
+            "a = load x4 x[0, 0] b = half low x2 a c = half high x2 a store x2 y[0], c store x2 y[3], b",
+            [3, 4, -1, 1, 2, -1, -1, -1, 5],
+        ),
+        (
             # the upper 24 bits of Philox's known answer for a key and counters of zeros
             "a = uniform x1 0, 0.0, (0) b = mul x1 a, 16777216.0 store x1 y[0], b",
             [0xFF1DAE, -1, -1, -1, -1, -1, -1, -1, 5],

@@ -31,6 +31,9 @@ kernel k(read x: f32[58,64], read n: i32[16], readwrite t: f32[], write y: f32[5
     v9 = uniform x8 4294967295, v7, (8*oy)
     v10 = interleave low x8 v8, v9
     v11 = interleave high x8 v8, v9
+    v12 = join x16 v8, v9
+    v13 = half low x8 v12
+    v14 = half high x8 v12
   }
 }
 """
@@ -58,6 +61,7 @@ def everything() -> KernelBuilder:
         drawn = k.uniform(2**32 - 1, step, 8 * oy, 8)
         k.interleave("low", numbers, drawn)
         k.interleave("high", numbers, drawn)
+        k.halves(k.join(numbers, drawn))
     return k
 
 

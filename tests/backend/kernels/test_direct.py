@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cnnc.backend.kernel.printer import print_kernel
 from cnnc.backend.lower import Program
 from cnnc.backend.target import TARGETS, Target
 from cnnc.errors import ShapeError
@@ -131,6 +132,26 @@ def test_epilogues(
     y = biased(b, b.emit(Conv2d(pad=(pad,) * 4), x, w))
     y = b.emit(Tanh(), b.emit(Add(), y, b.input("shortcut", y.type)))
     fused(b.build([b.emit(pool, y) if pool else y]), target)
+
+
+@on_runnable_targets
+@pytest.mark.parametrize("maps", [2, 4, 6, 8])
+@pytest.mark.parametrize("pad", [0, 2])
+@pytest.mark.parametrize("pool", [MaxPool2d((2, 2), (2, 2)), MeanPool2d((4, 2), (4, 2))], ids=str)
+def test_rows_of_few_maps_share_registers(
+    maps: int, pad: int, pool: MaxPool2d | MeanPool2d, target: Target
+) -> None:
+    """Where vectors are half as wide as registers or less; taps at the border reach one of two rows."""
+    b = GraphBuilder("net")
+    x, w = b.input("x", f32(2, 2, 8, 10)), b.param("w", f32(maps, 2, 5, 5))
+    y = b.emit(Conv2d(pad=(pad,) * 4), x, w)
+    y = b.emit(Tanh(), b.emit(Bias(), y, b.param("bias", f32(maps))))
+    graph = b.build([b.emit(pool, b.emit(Add(), y, b.input("shortcut", y.type)))])
+    feeds = {**draw(graph.inputs, 1), **draw(graph.params, 2)}
+    program = check_graph(graph, (FuseEpilogues(),), target, feeds, run=run_natively(target))
+    (call,) = (call for call in program.calls if call.node and isinstance(call.node.op, Fused))
+    shares = target.lanes // 2 >= 1 << (maps - 1).bit_length()
+    assert ("join" in print_kernel(call.kernel)) == shares
 
 
 @on_runnable_targets

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cnnc.backend.emit import iterations
 from cnnc.backend.kernel.ir import For, Prefetch, Statement
+from cnnc.backend.kernel.nest import iterations
 from cnnc.backend.kernels.fetch import WAYS
 from cnnc.backend.lower import Program
 from cnnc.backend.target import TARGETS, Target

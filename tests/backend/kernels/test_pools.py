@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cnnc.backend.emit import parallel_nest
 from cnnc.backend.kernel.ir import Access
+from cnnc.backend.kernel.nest import parallel_nest
 from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.target import TARGETS
 from cnnc.errors import ShapeError, UnsupportedError

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cnnc.backend.emit import iterations
 from cnnc.backend.kernel.interpreter import Order
 from cnnc.backend.kernel.ir import Kernel
+from cnnc.backend.kernel.nest import iterations
 from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.kernels.site import Site
 from cnnc.backend.kernels.winograd_parts import OVERFLOW
