@@ -44,7 +44,7 @@ CACHE_BYTES_PER_CYCLE = 64.0
 mostly there before it is needed."""
 
 SCRATCH_BYTES_PER_CYCLE = 16.0
-"""What scratch memory behind the second-level cache delivers or takes."""
+"""What scratch memory delivers or takes, as far as the second-level cache does not hold it."""
 
 MEMORY_SHARE = 16
 """Weights of so many second-level caches come from memory again when the next block reads them."""
@@ -155,7 +155,7 @@ class Blocks:
             waiting += again * self.weight_bytes / target.memory_bytes_per_cycle
         if scratch > target.l2_bytes:
             moved = self.data_bytes * (1 + self.panels) + 2 * self.product_bytes * self.panels
-            waiting += moved / SCRATCH_BYTES_PER_CYCLE
+            waiting += moved * (1 - target.l2_bytes / scratch) / SCRATCH_BYTES_PER_CYCLE
         return waiting
 
 
@@ -172,7 +172,7 @@ def choose_blocks(target: Target, work: Work, most_images: int) -> Blocks:
     """The cheapest division into blocks of tiles from at most so many images."""
     return min(
         (blocks for blocks in divisions(work) if blocks.blocking.sizes[0] <= most_images),
-        key=lambda blocks: (blocks.cycles(target), blocks.data_bytes),
+        key=lambda blocks: (blocks.cycles(target), blocks.data_bytes, blocks.product_bytes),
     )
 
 
