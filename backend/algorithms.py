@@ -127,14 +127,13 @@ def _by_images_cycles(target: Target, layer: Layer, train: bool) -> float:
 
 def _winograd_cycles(tile: _Pair, target: Target, layer: Layer, train: bool) -> float:
     """What the kernels' own models say, and the transformed weights read, in training also written."""
-    points = _points(tile, layer)
     if isinstance(layer.op, Conv2dWeightGrad):
-        return _winograd_weight_grad_cycles(target, layer, points, (layer.images, *_tiles(tile, layer)))
-    weights = 4 * points * layer.channels * layer.maps
+        return _winograd_weight_grad_cycles(tile, target, layer)
+    weights = 4 * _points(tile, layer) * layer.channels * layer.maps
     transformed = weights / TRANSFORMED_BYTES_PER_CYCLE if train else 0.0
     products = choose_blocks(target, _winograd_work(tile, target, layer), layer.images).cycles(target)
-    reading = weights / target.memory_bytes_per_cycle
-    return max(products + STREAMING_SHARE * reading, reading) + transformed
+    least = weights / target.memory_bytes_per_cycle
+    return max(products + _streaming(target, weights), least) + transformed
 
 
 def _inline_winograd_cycles(tile: _Pair, target: Target, layer: Layer, train: bool) -> float:
@@ -168,13 +167,12 @@ def _tiles(tile: _Pair, layer: Layer) -> _Pair:
     return -(-size[0] // tile[0]), -(-size[1] // tile[1])
 
 
-def _winograd_weight_grad_cycles(
-    target: Target, layer: Layer, points: int, counts: tuple[int, int, int]
-) -> float:
+def _winograd_weight_grad_cycles(tile: _Pair, target: Target, layer: Layer) -> float:
     channels, maps = (-(-n // target.lanes) for n in (layer.channels, layer.maps))
     block = block_for(target, LONG_ROW, layer.maps)
     width = max(1, block // target.lanes)
-    work = GradWork(channels, -(-maps // width) * width, width, points, counts)
+    counts = (layer.images, *_tiles(tile, layer))
+    work = GradWork(channels, -(-maps // width) * width, width, _points(tile, layer), counts)
     return choose_parts(target, work).cycles(target) / DIRECT_EFFICIENCY
 
 
@@ -291,28 +289,33 @@ def _turned(op: Convolution, kernel: _Pair) -> tuple[bool, tuple[int, int, int, 
     return is_gradient, _turned_pad(op, kernel) if is_gradient else op.pad
 
 
-def _winograd(tile: _Pair) -> Algorithm:
-    return Algorithm(
-        f"winograd {tile[0]}x{tile[1]}",
-        partial(_suits_winograd, tile),
-        partial(_winograd_cycles, tile),
-        partial(_winograd_rewrite, tile),
+def _by_tiles(
+    name: str,
+    suits: Callable[[_Pair, Layer], bool],
+    cycles: Callable[[_Pair, Target, Layer, bool], float],
+    rewrite: Callable[[_Pair, Layer], Rewrite],
+    tiles: tuple[_Pair, ...],
+) -> tuple[Algorithm, ...]:
+    """A row of the table for every tile."""
+    return tuple(
+        Algorithm(f"{name} {t[0]}x{t[1]}", partial(suits, t), partial(cycles, t), partial(rewrite, t))
+        for t in tiles
     )
 
 
-def _inline_winograd(tile: _Pair) -> Algorithm:
-    return Algorithm(
-        f"inline winograd {tile[0]}x{tile[1]}",
-        partial(_suits_inline_winograd, tile),
-        partial(_inline_winograd_cycles, tile),
-        partial(_inline_winograd_rewrite, tile),
-    )
-
+WINOGRAD_TILES: tuple[_Pair, ...] = ((5, 5), (4, 4), (2, 2), (4, 1), (1, 4), (2, 1), (1, 2))
+INLINE_TILES: tuple[_Pair, ...] = ((5, 5), (4, 4))
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Algorithm("direct", _always, _direct_cycles, _unchanged),
     Algorithm("by images", _suits_parts, _by_images_cycles, _by_images),
-    *map(_winograd, ((5, 5), (4, 4), (2, 2), (4, 1), (1, 4), (2, 1), (1, 2))),
-    *map(_inline_winograd, ((5, 5), (4, 4))),
+    *_by_tiles("winograd", _suits_winograd, _winograd_cycles, _winograd_rewrite, WINOGRAD_TILES),
+    *_by_tiles(
+        "inline winograd",
+        _suits_inline_winograd,
+        _inline_winograd_cycles,
+        _inline_winograd_rewrite,
+        INLINE_TILES,
+    ),
 )
 """The table. Kernels of 1x1, depthwise and strided convolutions are forms of the direct one."""

@@ -2,12 +2,11 @@
 
 y = A^T [sum over channels of (B^T d B) * u] A. Each iteration of the parallel nest computes a part of the
 maps for a block of tiles: it transforms the data of the block into scratch memory, V [P,T,C] for every run
-of channels; then for a
-panel of maps at a time it forms at every point the product [T,C] [C,maps], M [P,T,maps], by register tiles,
-and transforms M into results, to which the epilogue is applied in registers. Weights come transformed, or a
-run of channels at a time is transformed before it is multiplied (winograd_operand.py). winograd_blocks.py
-decides on sizes. Blocks need not divide the map: tiles behind the last are multiplied, whatever they hold,
-but neither made nor read.
+of channels; then for a panel of maps at a time it forms at every point the product [T,C] [C,maps],
+M [P,T,maps], by register tiles, and transforms M into results, to which the epilogue is applied in registers.
+Weights come transformed, or a run of channels at a time is transformed before it is multiplied
+(winograd_operand.py). winograd_blocks.py decides on sizes. Blocks need not divide the map: tiles behind the
+last are multiplied, whatever they hold, but neither made nor read.
 """
 
 from __future__ import annotations
