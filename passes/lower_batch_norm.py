@@ -6,14 +6,18 @@ activations and additions around them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ops.batch_sums import BatchMoments, MergeMoments, part_rows, row_count
+from cnnc.ops.concat import Concat
 from cnnc.ops.elementwise import Map
 from cnnc.ops.norm import BatchNorm, BatchNormTrain, BatchStatistics
 from cnnc.passes.rewrite import Rewriter
+
+_Statistics = tuple[Value, Value]
+"""Mean and variance, values of the new graph."""
 
 
 @dataclass(frozen=True)
@@ -26,27 +30,15 @@ class LowerBatchNorm:
                                              %7 = map(@b, %4, %6) {f="a - b * c"}
                                              %1 = map(%x, %6, %7) {f="a * b + c"}
 
-    Statistics of one value that several nodes need are left to the elimination of common subexpressions.
+    Those of one value are computed once, and where values are joined, those of each:
+
+    %1, %2 = batch_statistics(concat(%x, %y))  ->  %1 = concat(%mean_x, %mean_y), %2 the variances likewise
     """
 
     name: ClassVar[str] = "lower_batch_norm"
 
     def __call__(self, graph: Graph) -> Graph:
-        rewriter = Rewriter(graph)
-        rewriter.declare()
-        for node in graph.nodes:
-            operands = tuple(rewriter.new[o] for o in node.operands)
-            match node.op:
-                case BatchStatistics():
-                    rewriter.copy(node, *_merged(rewriter, node, operands[0]))
-                case BatchNormTrain(eps):
-                    statistics = _statistics(rewriter, node, operands[0])
-                    _normalize(rewriter, node, BatchNorm(eps), (*operands, *statistics))
-                case BatchNorm():
-                    _normalize(rewriter, node, node.op, operands)
-                case _:
-                    rewriter.copy(node)
-        return rewriter.finish()
+        return _Walk(graph, Rewriter(graph)).run()
 
 
 def scale_and_shift(
@@ -58,20 +50,57 @@ def scale_and_shift(
     return scale, shift
 
 
-def _normalize(rewriter: Rewriter, node: Node, op: BatchNorm, operands: tuple[Value, ...]) -> None:
-    x, *channels = operands
-    rewriter.copy(node, Map("a * b + c"), (x, *scale_and_shift(rewriter, node, op, *channels)))
+@dataclass(frozen=True)
+class _Walk:
+    """One walk over the old graph; `known` are the statistics of its values so far."""
 
+    graph: Graph
+    rewriter: Rewriter
+    known: dict[Value, _Statistics] = field(default_factory=dict)
 
-def _statistics(rewriter: Rewriter, node: Node, x: Value) -> tuple[Value, ...]:
-    """Mean and variance of x."""
-    stem = node.result.name
-    op, parts = _merged(rewriter, node, x)
-    return rewriter.emit_all(node, op, *parts, stems=(f"{stem}.mean", f"{stem}.variance"))
+    def run(self) -> Graph:
+        self.rewriter.declare()
+        for node in self.graph.nodes:
+            operands = tuple(self.rewriter.new[o] for o in node.operands)
+            match node.op:
+                case BatchStatistics():
+                    statistics = self._statistics(node, node.operands[0])
+                    self.rewriter.new.update(zip(node.results, statistics, strict=True))
+                case BatchNormTrain(eps):
+                    statistics = self._statistics(node, node.operands[0])
+                    self._normalize(node, BatchNorm(eps), (*operands, *statistics))
+                case BatchNorm():
+                    self._normalize(node, node.op, operands)
+                case _:
+                    self.rewriter.copy(node)
+        return self.rewriter.finish()
 
+    def _normalize(self, node: Node, op: BatchNorm, operands: tuple[Value, ...]) -> None:
+        x, *channels = operands
+        self.rewriter.copy(node, Map("a * b + c"), (x, *scale_and_shift(self.rewriter, node, op, *channels)))
 
-def _merged(rewriter: Rewriter, node: Node, x: Value) -> tuple[MergeMoments, tuple[Value, ...]]:
-    """What makes mean and variance of x, and of which operands."""
-    rows, stem = part_rows(x.type), node.results[0].name
-    parts = rewriter.emit_all(node, BatchMoments(rows), x, stems=(f"{stem}.means", f"{stem}.squares"))
-    return MergeMoments(rows, row_count(x.type)), parts
+    def _statistics(self, node: Node, x: Value) -> _Statistics:
+        """Of a value of the old graph, for `node`."""
+        if x not in self.known:
+            producer = self.graph.producer.get(x)
+            is_joined = producer is not None and producer.op == Concat(axis=1)
+            self.known[x] = self._of_parts(node, producer.operands) if is_joined else self._merged(node, x)
+        return self.known[x]
+
+    def _of_parts(self, node: Node, parts: tuple[Value, ...]) -> _Statistics:
+        """Of channels that stand side by side."""
+        means, variances = zip(*(self._statistics(node, part) for part in parts), strict=True)
+        mean, variance = (f"{node.results[0].name}.{kind}" for kind in ("mean", "variance"))
+        return (
+            self.rewriter.emit(node, Concat(axis=0), *means, stem=mean),
+            self.rewriter.emit(node, Concat(axis=0), *variances, stem=variance),
+        )
+
+    def _merged(self, node: Node, x: Value) -> _Statistics:
+        rows, stem, value = part_rows(x.type), node.results[0].name, self.rewriter.new[x]
+        stems = (f"{stem}.means", f"{stem}.squares")
+        parts = self.rewriter.emit_all(node, BatchMoments(rows), value, stems=stems)
+        stems = (f"{stem}.mean", f"{stem}.variance")
+        merge = MergeMoments(rows, row_count(x.type))
+        mean, variance = self.rewriter.emit_all(node, merge, *parts, stems=stems)
+        return mean, variance
