@@ -16,13 +16,21 @@ from cnnc.backend.kernels.weight_grad_parts import CACHED
 from cnnc.backend.kernels.winograd_blocks import Inline, Work, choose_blocks, filter_run
 from cnnc.backend.kernels.winograd_parts import Work as GradWork
 from cnnc.backend.kernels.winograd_parts import choose_parts
+from cnnc.backend.kernels.winograd_transforms import effort
 from cnnc.backend.target import Target
 from cnnc.ir.graph import Value
 from cnnc.ir.op import Op
 from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.partial import PartialWeightGrad, SumParts
-from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeightGrad, WinogradWeights
+from cnnc.ops.winograd import (
+    InlineWinogradConv2d,
+    WinogradConv2d,
+    WinogradWeightGrad,
+    WinogradWeights,
+    algorithms,
+)
+from cnnc.ops.winograd_matrices import Algorithm as Minimal
 from cnnc.ops.winograd_matrices import has_algorithm
 from cnnc.passes.choose_algorithms import Candidate, Emit, Rewrite
 
@@ -140,7 +148,8 @@ def _inline_winograd_cycles(tile: _Pair, target: Target, layer: Layer, train: bo
     """What the kernel's own model says, reading the weights included."""
     work, is_turned = _winograd_work(tile, target, layer), isinstance(layer.op, Conv2dInputGrad)
     unit = block_for(target, LONG_ROW, work.channels) if is_turned else 1
-    run = filter_run(target, tile[1] + layer.kernel[1] - 1, work.width * work.map_lanes, work.channels, unit)
+    columns = _axes(tile, layer)[1].points
+    run = filter_run(target, columns, work.width * work.map_lanes, work.channels, unit)
     inline = Inline(math.prod(layer.kernel), -(-work.channels // run), is_turned)
     return choose_blocks(target, replace(work, inline=inline), layer.images).cycles(target)
 
@@ -153,12 +162,18 @@ def _winograd_work(tile: _Pair, target: Target, layer: Layer) -> Work:
     packed = block_for(target, LONG_ROW, maps)
     lanes, counts = min(target.lanes, packed), (layer.images, *_tiles(tile, layer))
     blocks, along = -(-maps // packed), min(target.lanes, channels)
-    return Work(_points(tile, layer), counts, channels, along, blocks, packed // lanes, lanes)
+    weight = effort(_axes(tile, layer))
+    return Work(_points(tile, layer), counts, channels, along, blocks, packed // lanes, lanes, effort=weight)
+
+
+def _axes(tile: _Pair, layer: Layer) -> tuple[Minimal, Minimal]:
+    """Winograd's algorithms along rows and columns."""
+    return algorithms(tile, layer.kernel, layer.op.stride)
 
 
 def _points(tile: _Pair, layer: Layer) -> int:
     """Products of a tile."""
-    return math.prod(m + k - 1 for m, k in zip(tile, layer.kernel, strict=True))
+    return math.prod(axis.points for axis in _axes(tile, layer))
 
 
 def _tiles(tile: _Pair, layer: Layer) -> _Pair:
@@ -172,7 +187,8 @@ def _winograd_weight_grad_cycles(tile: _Pair, target: Target, layer: Layer) -> f
     block = block_for(target, LONG_ROW, layer.maps)
     width = max(1, block // target.lanes)
     counts = (layer.images, *_tiles(tile, layer))
-    work = GradWork(channels, -(-maps // width) * width, width, _points(tile, layer), counts)
+    points, weight = _points(tile, layer), effort(_axes(tile, layer))
+    work = GradWork(channels, -(-maps // width) * width, width, points, counts, weight)
     return choose_parts(target, work).cycles(target) / DIRECT_EFFICIENCY
 
 
@@ -235,20 +251,27 @@ def _unchanged(layer: Layer) -> Rewrite | None:
 
 
 def _suits_winograd(tile: _Pair, layer: Layer) -> bool:
-    """A fast algorithm on the axes that are cut into tiles of several outputs, one tap on the others; unit
-    steps."""
+    """A fast algorithm on the axes that are cut into tiles of several outputs, one tap on the others."""
     op, kernel = layer.op, layer.kernel
-    if op.stride != (1, 1) or op.dilation != (1, 1) or op.groups != 1:
+    if op.dilation != (1, 1) or op.groups != 1 or (isinstance(op, Conv2dInputGrad) and op.stride != (1, 1)):
         return False
-    if any(not has_algorithm(m, k) or (m == 1 < k) for k, m in zip(kernel, tile, strict=True)):
+    if not all(has_algorithm(*axis) for axis in zip(tile, kernel, op.stride, strict=True)):
+        return False
+    if any(m == 1 < max(k, step) for m, k, step in zip(tile, kernel, op.stride, strict=True)):
         return False
     if min(layer.channels, layer.maps) < WINOGRAD_CHANNELS:
+        return False
+    if isinstance(op, Conv2dWeightGrad) and _points(tile, layer) > MOST_SUMS:
         return False
     return not isinstance(op, Conv2dInputGrad) or min(_turned_pad(op, kernel)) >= 0
 
 
 WINOGRAD_CHANNELS = 8
 """With fewer channels or maps the transforms outweigh what the products save."""
+
+
+MOST_SUMS = 100
+"""Points of a weight gradient: with 121, at stride 2, it takes three times what its products would."""
 
 
 def _turned_pad(op: Convolution, kernel: _Pair) -> tuple[int, int, int, int]:
@@ -267,10 +290,10 @@ def _winograd_rewrite(tile: _Pair, layer: Layer) -> Rewrite:
 
     def rewrite(emit: Emit, operands: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]]:
         if isinstance(op, Conv2dWeightGrad):
-            return WinogradWeightGrad(tile, kernel, op.pad), operands
+            return WinogradWeightGrad(tile, kernel, op.pad, op.stride), operands
         flipped, pad = _turned(op, kernel)
-        u = emit(WinogradWeights(tile, flipped), operands[1])
-        return WinogradConv2d(tile, kernel, pad), (operands[0], u)
+        u = emit(WinogradWeights(tile, flipped, op.stride), operands[1])
+        return WinogradConv2d(tile, kernel, pad, op.stride), (operands[0], u)
 
     return rewrite
 
@@ -278,7 +301,7 @@ def _winograd_rewrite(tile: _Pair, layer: Layer) -> Rewrite:
 def _inline_winograd_rewrite(tile: _Pair, layer: Layer) -> Rewrite:
     def rewrite(emit: Emit, operands: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]]:
         flipped, pad = _turned(layer.op, layer.kernel)
-        return InlineWinogradConv2d(tile, layer.kernel, pad, flipped), operands
+        return InlineWinogradConv2d(tile, layer.kernel, pad, layer.op.stride, flipped), operands
 
     return rewrite
 

@@ -83,8 +83,10 @@ class _Walk:
         """Of a value of the old graph, for `node`."""
         if x not in self.known:
             producer = self.graph.producer.get(x)
-            is_joined = producer is not None and producer.op == Concat(axis=1)
-            self.known[x] = self._of_parts(node, producer.operands) if is_joined else self._merged(node, x)
+            if producer is not None and producer.op == Concat(axis=1):
+                self.known[x] = self._of_parts(node, producer.operands)
+            else:
+                self.known[x] = self._merged(node, x)
         return self.known[x]
 
     def _of_parts(self, node: Node, parts: tuple[Value, ...]) -> _Statistics:

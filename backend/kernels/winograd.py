@@ -26,7 +26,7 @@ from cnnc.backend.kernels.winograd_blocks import Blocks, Work, choose_blocks
 from cnnc.backend.kernels.winograd_filters import with_lanes
 from cnnc.backend.kernels.winograd_operand import InlineWeights, Weights, weights_of
 from cnnc.backend.kernels.winograd_tiles import Axis, Run, loop_over, runs
-from cnnc.backend.kernels.winograd_transforms import transform_tile
+from cnnc.backend.kernels.winograd_transforms import effort, transform_tile
 from cnnc.errors import UnsupportedError
 from cnnc.ops.winograd import WinogradConv2d
 
@@ -81,7 +81,7 @@ class _Winograd:
         work = Work(
             self.tiling.points, counts, self.channels, self.channel_lanes,
             -(-self.maps // self.packed), self.width, self.map_lanes,
-            self.weights.inline,
+            self.weights.inline, effort(self.tiling.axes),
         )  # fmt: skip
         self.blocks: Blocks = choose_blocks(site.target, work, 1 if site.exact_images else x.shape[0])
         self.marked = self.blocks.blocking.sizes[0] * site.each_image
@@ -115,12 +115,18 @@ class _Winograd:
                 self._transform_products(block, first)
         return self.k.build()
 
-    def _axes(
-        self, origin: tuple[int, int], extents: tuple[int, int], size: tuple[int, int]
-    ) -> tuple[Axis, Axis]:
-        """The tiles' rows and columns, each tile reading or writing `extents` elements of a map of `size`."""
-        (th, tw), (mh, mw) = self.tiling.counts, self.op.tile
-        return Axis(th, mh, origin[0], extents[0], size[0]), Axis(tw, mw, origin[1], extents[1], size[1])
+    def _data_axes(self) -> tuple[Axis, Axis]:
+        """The tiles' rows and columns of data: they overlap, and reach into the padding."""
+        size, points = self.source_tensor.shape[2:], [axis.points for axis in self.tiling.axes]
+        of_axes = zip(self.tiling.counts, self.tiling.steps, self.op.pad[:2], points, size, strict=True)
+        rows, columns = (Axis(*each) for each in of_axes)
+        return rows, columns
+
+    def _result_axes(self) -> tuple[Axis, Axis]:
+        """The tiles' rows and columns of results, side by side."""
+        of_axes = zip(self.tiling.counts, self.op.tile, (0, 0), self.op.tile, self.tiling.size, strict=True)
+        rows, columns = (Axis(*each) for each in of_axes)
+        return rows, columns
 
     @contextmanager
     def _each_tile(self, block: _Block, rows: Run, columns: Run) -> Iterator[_Block]:
@@ -135,9 +141,7 @@ class _Winograd:
 
     def _transform_data(self, block: _Block) -> None:
         """V = B^T d B for the tiles of a block and all channels."""
-        rows, columns = self.tiling.axes
-        (top, left), (height, width) = self.op.pad[:2], self.source_tensor.shape[2:]
-        axes = self._axes((top, left), (rows.points, columns.points), (height, width))
+        axes = self._data_axes()
         if self.source_tensor.type.nbytes > self.target.l2_bytes:
             extents = self.blocks.blocking.extents(block, axes)
             Fetcher.of(self.k).fetch([self.source], *extents, (0, self.channels))
@@ -157,7 +161,7 @@ class _Winograd:
     ) -> None:
         """A vector of channels of a run for one tile; what lies outside the map is zero."""
         rows, columns = self.tiling.axes
-        (n, y, x), (mh, mw), (top, left) = place, self.op.tile, self.op.pad[:2]
+        (n, y, x), (down, across), (top, left) = place, self.tiling.steps, self.op.pad[:2]
         (run, vector), length = at, self.weights.run
         channel = run * length + vector * self.channel_lanes
         position = self.blocks.blocking.position(place, block) * length + vector * self.channel_lanes
@@ -165,7 +169,7 @@ class _Winograd:
         def load(i: int, j: int) -> Vec | None:
             if i not in reach[0].inside or j not in reach[1].inside:
                 return None
-            at = self.source_tensor.place((n, channel, y * mh + (i - top), x * mw + (j - left)))
+            at = self.source_tensor.place((n, channel, y * down + (i - top), x * across + (j - left)))
             return self.source.load(at, self.channel_lanes, count)
 
         def store(i: int, j: int, value: Vec) -> None:
@@ -240,11 +244,11 @@ class _Winograd:
 
     def _transform_products(self, block: _Block, first: Affine) -> None:
         """y = A^T M A for the tiles of a block and a panel of maps, and the epilogue of each."""
-        size, start = self.tiling.size, first * self.width
+        start = first * self.width
         stop = start + self.blocks.panel * self.width
         vectors, rest = divmod(self.maps, self.map_lanes)
         is_cut = vectors < -(-self.maps // self.packed) * self.width
-        for reach in product(*(runs(axis, axis.tiles) for axis in self._axes((0, 0), self.op.tile, size))):
+        for reach in product(*(runs(axis, axis.tiles) for axis in self._result_axes())):
             with self._each_tile(block, *reach) as place:
                 if vectors:
                     with self.k.loop("vector", start, (stop, vectors) if is_cut else stop) as vector:

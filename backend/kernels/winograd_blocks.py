@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from cnnc.backend.kernels.tiles import pixels_for, row_cycles
 from cnnc.backend.kernels.winograd_tiles import Blocking, blockings
-from cnnc.backend.kernels.winograd_transforms import effort
 from cnnc.backend.target import Target
 
 MOST_TILES = 128
@@ -72,7 +71,8 @@ class Inline:
 class Work:
     """A convolution: tiles counted along images, rows and columns, each of `points` points; `map_blocks`
     blocks of `width` vectors of `map_lanes` maps, and channels, transformed `channel_lanes` at a time.
-    Weights have been transformed before, or are `inline`."""
+    Weights have been transformed before, or are `inline`. `effort` is that of
+    transforming a point (winograd_transforms.py)."""
 
     points: int
     counts: tuple[int, int, int]
@@ -82,6 +82,7 @@ class Work:
     width: int
     map_lanes: int
     inline: Inline | None = None
+    effort: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Blocks:
         work, tiles = self.work, self.blocking.tiles
         maps, data = self.panels * self.panel * work.width, -(-work.channels // work.channel_lanes)
         transforms = tiles * work.points * (data * DATA_CYCLES + maps * RESULT_CYCLES)
-        transforms *= effort(work.points)
+        transforms *= work.effort
         register_tiles = -(-tiles // pixels_for(target, tiles, work.width))
         starts = register_tiles * START_CYCLES
         step = work.channels * row_cycles(target, tiles, work.width) + starts

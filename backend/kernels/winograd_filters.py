@@ -23,7 +23,8 @@ from cnnc.backend.kernels.rows import each_part
 from cnnc.backend.kernels.site import Tensor
 from cnnc.backend.kernels.winograd_transforms import transform_tile
 from cnnc.backend.target import Target
-from cnnc.ops.winograd_matrices import Algorithm, algorithm
+from cnnc.ops.winograd import algorithms
+from cnnc.ops.winograd_matrices import Algorithm
 
 Store = Callable[[int, Affine, int, Vec], None]
 """`store(column, channel, start, value)`: a point of a row, for the maps of a block from `start` on."""
@@ -49,6 +50,7 @@ class Filters:
     w: Tensor
     tile: tuple[int, int]
     flipped: bool
+    stride: tuple[int, int]
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -65,7 +67,7 @@ class Filters:
     @property
     def axes(self) -> tuple[Algorithm, Algorithm]:
         """The algorithms along rows and columns."""
-        return algorithm(self.tile[0], self.kernel[0]), algorithm(self.tile[1], self.kernel[1])
+        return algorithms(self.tile, self.kernel, self.stride)
 
     @property
     def unit(self) -> int:

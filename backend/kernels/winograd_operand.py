@@ -87,5 +87,5 @@ def weights_of(
 ) -> Weights | InlineWeights:
     """The second operand of a convolution."""
     if isinstance(op, InlineWinogradConv2d):
-        return InlineWeights(k, Filters(tensor, op.tile, op.flipped), handle, target)
+        return InlineWeights(k, Filters(tensor, op.tile, op.flipped, op.stride), handle, target)
     return Weights(tensor, handle, target)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from itertools import product
 
 from cnnc.backend.kernels.winograd_tiles import Blocking, blockings
-from cnnc.backend.kernels.winograd_transforms import effort
 from cnnc.backend.target import COMMON_THREADS, Target
 
 TRANSFORM_CYCLES = 3.5
@@ -36,13 +35,14 @@ LONGEST_BLOCK = 64
 @dataclass(frozen=True)
 class Work:
     """A weight gradient in vectors: channels by maps, at `points` points of tiles counted along images, rows
-    and columns. `block` vectors of maps are never parted."""
+    and columns. `block` vectors of maps are never parted. `effort` is that of transforming a point."""
 
     channel_vectors: int
     map_vectors: int
     block: int
     points: int
     counts: tuple[int, int, int]
+    effort: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Parts:
         """Of all iterations together: transforms, products, and the sums loaded and stored for each block."""
         work, tiles = self.work, self.blocking.total
         vectors = work.channel_vectors * self.counts[1] + work.map_vectors * self.counts[0]
-        transforms = tiles * work.points * vectors * TRANSFORM_CYCLES * effort(work.points)
+        transforms = tiles * work.points * vectors * TRANSFORM_CYCLES * work.effort
         rates = target.fma_units / (1 if target.has_fma else 2)
         products = work.points * work.channel_vectors * target.lanes * work.map_vectors
         return transforms + products * (tiles / rates + SUM_CYCLES * tiles / self.blocking.tiles)

@@ -21,7 +21,7 @@ from cnnc.backend.kernels.tiles import pixels_for, split
 from cnnc.backend.kernels.winograd_parts import Parts, Work, choose_parts
 from cnnc.backend.kernels.winograd_sides import Place, Side, Transformer
 from cnnc.backend.kernels.winograd_tiles import Axis
-from cnnc.backend.kernels.winograd_transforms import transform_tile
+from cnnc.backend.kernels.winograd_transforms import effort, transform_tile
 from cnnc.ops.winograd import WinogradWeightGrad
 from cnnc.ops.winograd_matrices import transposed
 
@@ -58,6 +58,7 @@ class _WeightGrad:
             self.vectors,
             self.tiling.points,
             (x.shape[0], *self.tiling.counts),
+            effort(self.tiling.axes),
         )
         self.parts: Parts = choose_parts(site.target, work)
         self.blocking = self.parts.blocking
@@ -92,7 +93,8 @@ class _WeightGrad:
         """V = B^T d B: tiles overlap, and reach into the padding."""
         rows, columns = self.tiling.axes
         height, width = self.x.buffer.shape[1:3]
-        axes = self._axes(self.op.pad[:2], (rows.points, columns.points), (height, width))
+        extents = (rows.points, columns.points)
+        axes = self._axes(self.tiling.steps, self.op.pad[:2], extents, (height, width))
         vectors, parts = self.parts.channel_vectors, self.parts.counts[0]
         scratch = self._scratch("data", vectors * self.channel_lanes)
         return Side(
@@ -109,18 +111,16 @@ class _WeightGrad:
     def _gradients(self, part: Affine) -> Side:
         """D = A dy A^T: tiles lie side by side, the last may be cut."""
         rows, columns = self.tiling.axes
-        axes = self._axes((0, 0), self.op.tile, self.tiling.size)
+        axes = self._axes(self.op.tile, (0, 0), self.op.tile, self.tiling.size)
         vectors, parts = self.parts.map_vectors, self.parts.counts[1]
         scratch = self._scratch("gradients", vectors * self.lanes)
         matrices = ((transposed(rows.result),), (transposed(columns.result),))
         return Side(self.dy, self.lanes, vectors, parts, part, axes, matrices, scratch)
 
-    def _axes(
-        self, origin: tuple[int, int], extents: tuple[int, int], size: tuple[int, int]
-    ) -> tuple[Axis, Axis]:
-        """The tiles' rows and columns, each tile reading `extents` elements of a map of `size`."""
-        (th, tw), (mh, mw) = self.tiling.counts, self.op.tile
-        return Axis(th, mh, origin[0], extents[0], size[0]), Axis(tw, mw, origin[1], extents[1], size[1])
+    def _axes(self, *of_axes: tuple[int, int]) -> tuple[Axis, Axis]:
+        """The tiles' rows and columns: the steps between them, origins, extents and the size of the map."""
+        rows, columns = (Axis(*each) for each in zip(self.tiling.counts, *of_axes, strict=True))
+        return rows, columns
 
     def _scratch(self, name: str, width: int) -> BufferHandle:
         """[P,T*width]. A line is left between the points, or they would meet in the same sets of a cache."""

@@ -22,7 +22,7 @@ def winograd_weights(site: Site) -> Kernel:
     assert isinstance(op, WinogradWeights)
     arguments = declare(k, site, with_lanes)
     (source,), (result,) = arguments.operands, arguments.results
-    filters = Filters(w, op.tile, op.flipped)
+    filters = Filters(w, op.tile, op.flipped, op.stride)
     units = split(-(-filters.channels // filters.unit), max(1, MOST_CHANNELS // filters.unit))[0]
     transform = FilterTransform(k, filters, source, u.layout.block, units * filters.unit, site.target)
     rows, columns = filters.axes

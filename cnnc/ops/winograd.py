@@ -1,10 +1,10 @@
 """Convolution by Winograd's minimal filtering: transformed weights, the convolution, the weight gradient.
 
-passes/choose_algorithms.py puts these in the place of convolutions of stride 1 with 3 or 5 taps along one
-axis or both, and of their gradients, behind the derivative: they have none of their own. A result is cut into
-tiles of mh x mw; data and filter are multiplied at n = m + k - 1 points along each axis, P = nh * nw in all.
-An input gradient is the convolution of dy with flipped weights, padded by k - 1 - pad. The matrices are in
-winograd_matrices.py.
+passes/choose_algorithms.py puts these in the place of convolutions with 3 or 5 taps along one axis or both,
+of stride 1 or for 3 taps 2, and of their gradients, behind the derivative: they have none of their own. A
+result is cut into tiles of mh x mw; data and filter are multiplied at n points along each axis, P = nh * nw
+in all. An input gradient at stride 1 is the convolution of dy with flipped weights, padded by k - 1 - pad.
+The matrices are in winograd_matrices.py.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Tiling:
 
     tile: tuple[int, int]
     kernel: tuple[int, int]
+    stride: tuple[int, int]
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
@@ -41,7 +42,12 @@ class Tiling:
     @property
     def axes(self) -> tuple[Algorithm, Algorithm]:
         """The algorithms along rows and columns."""
-        return algorithm(self.tile[0], self.kernel[0]), algorithm(self.tile[1], self.kernel[1])
+        return algorithms(self.tile, self.kernel, self.stride)
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Rows and columns of data from one tile to the next."""
+        return self.tile[0] * self.stride[0], self.tile[1] * self.stride[1]
 
     @property
     def points(self) -> int:
@@ -53,20 +59,29 @@ class Tiling:
         """Tiles along each axis; the last ones may reach beyond the result."""
         return -(-self.size[0] // self.tile[0]), -(-self.size[1] // self.tile[1])
 
-    def gathered(self, maps: Array, extent: tuple[int, int]) -> Array:
-        """[N,C,H,W] -> [N,C,tiles,extent]: the data from each tile's corner on, zeros beyond the last."""
-        (th, tw), (mh, mw) = self.counts, self.tile
-        rows, columns = (th - 1) * mh + extent[0], (tw - 1) * mw + extent[1]
+    def gathered(self, maps: Array, extent: tuple[int, int], steps: tuple[int, int]) -> Array:
+        """[N,C,H,W] -> [N,C,tiles,extent]: what is under each tile, `steps` from one to the next, and zeros
+        beyond the last."""
+        (th, tw), (down, across) = self.counts, steps
+        rows, columns = (th - 1) * down + extent[0], (tw - 1) * across + extent[1]
         widths = [max(0, rows - maps.shape[2]), max(0, columns - maps.shape[3])]
         filled = np.pad(maps, [(0, 0), (0, 0), (0, widths[0]), (0, widths[1])])
         windows = np.lib.stride_tricks.sliding_window_view(filled, extent, axis=(2, 3))
-        return windows[:, :, : rows - extent[0] + 1 : mh, : columns - extent[1] + 1 : mw]
+        return windows[:, :, : rows - extent[0] + 1 : down, : columns - extent[1] + 1 : across]
 
     def assembled(self, tiles: Array) -> Array:
         """[N,C,th,tw,mh,mw] -> [N,C,H',W']: the results of the tiles side by side, cut to size."""
         n, c, th, tw, mh, mw = tiles.shape
         whole = tiles.transpose(0, 1, 2, 4, 3, 5).reshape(n, c, th * mh, tw * mw)
         return whole[:, :, : self.size[0], : self.size[1]].copy()
+
+
+def algorithms(
+    tile: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]
+) -> tuple[Algorithm, Algorithm]:
+    """Along rows and columns. Raises ShapeError where there is none."""
+    rows, columns = zip(tile, kernel, stride, strict=True)
+    return algorithm(*rows), algorithm(*columns)
 
 
 def _both_axes(rows: Matrix, columns: Matrix, data: Array) -> Array:
@@ -105,26 +120,28 @@ class WinogradWeights(_NoDerivative):
     name: ClassVar[str] = "winograd_weights"
     tile: tuple[int, int] = (1, 1)
     flipped: bool = False
+    stride: tuple[int, int] = (1, 1)
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         (w,) = take_floats(operands, "weight")
         expect_rank("weight", w, "O,I,Kh,Kw")
         o, i, kh, kw = w.shape
-        points = algorithm(self.tile[0], kh).points * algorithm(self.tile[1], kw).points
+        rows, columns = algorithms(self.tile, (kh, kw), self.stride)
+        points = rows.points * columns.points
         return (TensorType(w.dtype, (points, o, i) if self.flipped else (points, i, o)),)
 
     def reference(self, *operands: Array) -> tuple[Array, ...]:
         (w,) = operands
         filters = w[:, :, ::-1, ::-1].swapaxes(0, 1) if self.flipped else w
-        rows, columns = (algorithm(m, k) for m, k in zip(self.tile, w.shape[2:], strict=True))
+        rows, columns = algorithms(self.tile, w.shape[2:], self.stride)
         u = _both_axes(rows.filter, columns.filter, filters)
         return (np.ascontiguousarray(u.transpose(2, 3, 1, 0).reshape(-1, *filters.shape[1::-1])),)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
-        for geometry, _, w in _CASES:
-            yield Sample(cls(geometry[0]), (f32(*w),))
-            yield Sample(cls(geometry[0], flipped=True), (f32(*w),))
+        for (tile, _, _, stride), _, w in _CASES:
+            yield Sample(cls(tile, stride=stride), (f32(*w),))
+            yield Sample(cls(tile, flipped=True, stride=stride), (f32(*w),))
 
 
 @dataclass(frozen=True)
@@ -134,20 +151,21 @@ class _Winograd(_NoDerivative):
     tile: tuple[int, int] = (1, 1)
     kernel: tuple[int, int] = (1, 1)
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)
+    stride: tuple[int, int] = (1, 1)
 
     @property
     def window(self) -> Window:
         """The sliding window of the convolution."""
-        return Window(self.kernel, (1, 1), self.pad)
+        return Window(self.kernel, self.stride, self.pad)
 
     def tiling(self, height: int, width: int) -> Tiling:
         """The tiles over the result of an input. Raises ShapeError where there is no algorithm."""
-        return Tiling(self.tile, self.kernel, self.window.result_size(height, width))
+        return Tiling(self.tile, self.kernel, self.stride, self.window.result_size(height, width))
 
 
 @dataclass(frozen=True)
 class WinogradConv2d(_Winograd):
-    """x [N,C,H,W], u [P,C,K] -> y [N,K,H',W'], the convolution of stride 1 by the weights that u was made of.
+    """x [N,C,H,W], u [P,C,K] -> y [N,K,H',W'], the convolution by the weights that u was made of.
 
     Each tile of y is A^T [sum over c of (B^T d B) * u] A for the nh x nw data d under it.
     """
@@ -170,7 +188,7 @@ class WinogradConv2d(_Winograd):
         x, u = operands
         tiling = self.tiling(*x.shape[2:])
         rows, columns = tiling.axes
-        data = tiling.gathered(self.window.padded(x), (rows.points, columns.points))
+        data = tiling.gathered(self.window.padded(x), (rows.points, columns.points), tiling.steps)
         products = u.swapaxes(1, 2) @ _by_points(_both_axes(rows.data, columns.data, data))
         split = products.reshape(rows.points, columns.points, u.shape[2], x.shape[0], *tiling.counts)
         tiles = _both_axes(rows.result, columns.result, split.transpose(3, 2, 4, 5, 0, 1))
@@ -184,7 +202,7 @@ class WinogradConv2d(_Winograd):
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         for geometry, x, w in _CASES:
-            (u,) = WinogradWeights(geometry[0]).infer(f32(*w))
+            (u,) = WinogradWeights(geometry[0], stride=geometry[3]).infer(f32(*w))
             yield Sample(cls(*geometry), (f32(*x), u))
 
 
@@ -210,7 +228,7 @@ class InlineWinogradConv2d(WinogradConv2d):
 
     @property
     def _weights(self) -> WinogradWeights:
-        return WinogradWeights(self.tile, self.flipped)
+        return WinogradWeights(self.tile, self.flipped, self.stride)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -221,7 +239,7 @@ class InlineWinogradConv2d(WinogradConv2d):
 
 @dataclass(frozen=True)
 class WinogradWeightGrad(_Winograd):
-    """dy [N,K,H',W'], x [N,C,H,W] -> dw [K,C,Kh,Kw], the weight gradient of the convolution of stride 1.
+    """dy [N,K,H',W'], x [N,C,H,W] -> dw [K,C,Kh,Kw], the weight gradient of the convolution.
 
     dw = G^T [sum over all tiles of (B^T d B) * (A dy A^T)] G, for the data d and the gradients dy of each
     tile: the transposition of the convolution's bilinear form.
@@ -244,9 +262,9 @@ class WinogradWeightGrad(_Winograd):
         dy, x = operands
         tiling = self.tiling(*x.shape[2:])
         rows, columns = tiling.axes
-        data = tiling.gathered(self.window.padded(x), (rows.points, columns.points))
+        data = tiling.gathered(self.window.padded(x), (rows.points, columns.points), tiling.steps)
         v = _by_points(_both_axes(rows.data, columns.data, data))
-        gradients = tiling.gathered(dy, self.tile)
+        gradients = tiling.gathered(dy, self.tile, self.tile)
         d = _by_points(_both_axes(transposed(rows.result), transposed(columns.result), gradients))
         sums = (d @ v.swapaxes(1, 2)).reshape(rows.points, columns.points, dy.shape[1], x.shape[1])
         dw = _both_axes(transposed(rows.filter), transposed(columns.filter), sums.transpose(2, 3, 0, 1))
@@ -265,23 +283,28 @@ class WinogradWeightGrad(_Winograd):
             yield Sample(cls(*geometry), (f32(n, w[0], *size), f32(*x)))
 
 
-_Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]
+_Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int], tuple[int, int]]
 
 _CASES: tuple[tuple[_Geometry, tuple[int, ...], tuple[int, ...]], ...] = (
-    # (tile, kernel, pad), x, w
-    (((2, 2), (3, 3), (1, 1, 1, 1)), (2, 3, 7, 9), (17, 3, 3, 3)),
-    (((4, 4), (3, 3), (1, 1, 1, 1)), (1, 17, 9, 17), (9, 17, 3, 3)),
-    (((4, 4), (3, 3), (0, 0, 0, 0)), (3, 7, 10, 7), (33, 7, 3, 3)),
-    (((4, 2), (3, 3), (2, 0, 1, 2)), (1, 5, 9, 7), (7, 5, 3, 3)),
-    (((2, 4), (3, 3), (0, 2, 2, 1)), (2, 9, 5, 17), (1, 9, 3, 3)),
-    (((1, 4), (1, 3), (0, 1, 0, 1)), (2, 7, 3, 17), (17, 7, 1, 3)),
-    (((2, 1), (3, 1), (1, 0, 1, 0)), (1, 33, 7, 5), (8, 33, 3, 1)),
-    (((1, 2), (3, 3), (1, 1, 1, 1)), (1, 2, 5, 7), (16, 2, 3, 3)),
-    (((4, 4), (3, 3), (1, 1, 1, 1)), (1, 1, 1, 1), (1, 1, 3, 3)),
-    (((4, 4), (3, 3), (2, 2, 2, 2)), (2, 16, 12, 8), (16, 16, 3, 3)),
-    (((5, 5), (3, 3), (1, 1, 1, 1)), (1, 64, 7, 9), (40, 64, 3, 3)),
-    (((5, 4), (3, 3), (0, 1, 2, 1)), (2, 7, 8, 10), (9, 7, 3, 3)),
-    (((2, 2), (5, 5), (2, 2, 2, 2)), (2, 9, 9, 7), (17, 9, 5, 5)),
-    (((2, 4), (5, 3), (0, 1, 4, 1)), (1, 7, 8, 9), (7, 7, 5, 3)),
-    (((1, 2), (1, 5), (0, 2, 0, 2)), (1, 8, 3, 7), (9, 8, 1, 5)),
+    # (tile, kernel, pad, stride), x, w
+    (((2, 2), (3, 3), (1, 1, 1, 1), (1, 1)), (2, 3, 7, 9), (17, 3, 3, 3)),
+    (((4, 4), (3, 3), (1, 1, 1, 1), (1, 1)), (1, 17, 9, 17), (9, 17, 3, 3)),
+    (((4, 4), (3, 3), (0, 0, 0, 0), (1, 1)), (3, 7, 10, 7), (33, 7, 3, 3)),
+    (((4, 2), (3, 3), (2, 0, 1, 2), (1, 1)), (1, 5, 9, 7), (7, 5, 3, 3)),
+    (((2, 4), (3, 3), (0, 2, 2, 1), (1, 1)), (2, 9, 5, 17), (1, 9, 3, 3)),
+    (((1, 4), (1, 3), (0, 1, 0, 1), (1, 1)), (2, 7, 3, 17), (17, 7, 1, 3)),
+    (((2, 1), (3, 1), (1, 0, 1, 0), (1, 1)), (1, 33, 7, 5), (8, 33, 3, 1)),
+    (((1, 2), (3, 3), (1, 1, 1, 1), (1, 1)), (1, 2, 5, 7), (16, 2, 3, 3)),
+    (((4, 4), (3, 3), (1, 1, 1, 1), (1, 1)), (1, 1, 1, 1), (1, 1, 3, 3)),
+    (((4, 4), (3, 3), (2, 2, 2, 2), (1, 1)), (2, 16, 12, 8), (16, 16, 3, 3)),
+    (((5, 5), (3, 3), (1, 1, 1, 1), (1, 1)), (1, 64, 7, 9), (40, 64, 3, 3)),
+    (((5, 4), (3, 3), (0, 1, 2, 1), (1, 1)), (2, 7, 8, 10), (9, 7, 3, 3)),
+    (((2, 2), (5, 5), (2, 2, 2, 2), (1, 1)), (2, 9, 9, 7), (17, 9, 5, 5)),
+    (((2, 4), (5, 3), (0, 1, 4, 1), (1, 1)), (1, 7, 8, 9), (7, 7, 5, 3)),
+    (((1, 2), (1, 5), (0, 2, 0, 2), (1, 1)), (1, 8, 3, 7), (9, 8, 1, 5)),
+    (((4, 4), (3, 3), (1, 1, 1, 1), (2, 2)), (2, 9, 17, 15), (17, 9, 3, 3)),
+    (((5, 5), (3, 3), (0, 0, 1, 1), (2, 2)), (1, 7, 12, 21), (9, 7, 3, 3)),
+    (((2, 4), (3, 3), (1, 0, 1, 1), (2, 2)), (1, 33, 7, 9), (7, 33, 3, 3)),
+    (((4, 5), (3, 3), (1, 1, 1, 1), (2, 1)), (2, 5, 9, 7), (16, 5, 3, 3)),
+    (((2, 2), (3, 3), (1, 1, 1, 1), (2, 2)), (1, 2, 1, 2), (3, 2, 3, 3)),
 )

@@ -16,8 +16,13 @@ from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.ops.winograd_matrices import Matrix, algorithm, transposed
 
-KINDS = ((1, 1), (1, 3), (2, 3), (4, 3), (5, 3), (1, 5), (2, 5))
-"""Tiles and taps of every algorithm along an axis."""
+KINDS = (
+    *((1, 1, 1), (1, 3, 1), (2, 3, 1), (4, 3, 1), (5, 3, 1), (1, 5, 1), (2, 5, 1)),
+    *((2, 3, 2), (4, 3, 2), (5, 3, 2)),
+)
+"""Tiles, taps and strides of every algorithm along an axis."""
+
+Kind = tuple[int, int, int]
 
 SAMPLES = list(WinogradConv2d.samples())
 every_sample = pytest.mark.parametrize("sample", SAMPLES, ids=[str(s.op) for s in SAMPLES])
@@ -29,26 +34,24 @@ def applied(matrix: Matrix, vector: list[Fraction]) -> list[Fraction]:
 
 
 @given(kind=st.sampled_from(KINDS), data=st.data())
-def test_the_matrices_are_exact(kind: tuple[int, int], data: st.DataObject) -> None:
-    (m, r), found = kind, algorithm(*kind)
-    assert found.points == m + r - 1
+def test_the_matrices_are_exact(kind: Kind, data: st.DataObject) -> None:
+    (m, r, step), found = kind, algorithm(*kind)
+    assert found.points == (m - 1) * step + r
     g = data.draw(st.lists(fractions, min_size=r, max_size=r))
-    d = data.draw(st.lists(fractions, min_size=m + r - 1, max_size=m + r - 1))
+    d = data.draw(st.lists(fractions, min_size=found.points, max_size=found.points))
     products = [a * b for a, b in zip(applied(found.filter, g), applied(found.data, d), strict=True)]
-    direct = [sum((g[j] * d[i + j] for j in range(r)), Fraction(0)) for i in range(m)]
+    direct = [sum((g[j] * d[step * i + j] for j in range(r)), Fraction(0)) for i in range(m)]
     assert applied(found.result, products) == direct
 
 
 @given(kind=st.sampled_from(KINDS), data=st.data())
-def test_the_transposed_matrices_give_the_gradient_of_the_filter(
-    kind: tuple[int, int], data: st.DataObject
-) -> None:
-    (m, r), found = kind, algorithm(*kind)
+def test_the_transposed_matrices_give_the_gradient_of_the_filter(kind: Kind, data: st.DataObject) -> None:
+    (m, r, step), found = kind, algorithm(*kind)
     y = data.draw(st.lists(fractions, min_size=m, max_size=m))
-    d = data.draw(st.lists(fractions, min_size=m + r - 1, max_size=m + r - 1))
+    d = data.draw(st.lists(fractions, min_size=found.points, max_size=found.points))
     spread, points = applied(transposed(found.result), y), applied(found.data, d)
     products = [a * b for a, b in zip(spread, points, strict=True)]
-    direct = [sum((y[i] * d[i + j] for i in range(m)), Fraction(0)) for j in range(r)]
+    direct = [sum((y[i] * d[step * i + j] for i in range(m)), Fraction(0)) for j in range(r)]
     assert applied(transposed(found.filter), products) == direct
 
 
@@ -56,6 +59,8 @@ def test_the_transposed_matrices_give_the_gradient_of_the_filter(
 def test_other_sizes_have_no_algorithm(tile: int, taps: int) -> None:
     with pytest.raises(ShapeError, match=f"no Winograd algorithm for tiles of {tile} under {taps} taps"):
         algorithm(tile, taps)
+    with pytest.raises(ShapeError, match="tiles of 2 under 5 taps at a stride of 2"):
+        algorithm(2, 5, 2)
 
 
 def operands(sample: Sample, seed: int = 0) -> tuple[Array, Array]:
@@ -67,16 +72,23 @@ def operands(sample: Sample, seed: int = 0) -> tuple[Array, Array]:
     return rng.standard_normal(x.shape), rng.standard_normal(w)
 
 
-def check_three_ops(op: WinogradConv2d, x: Array, w: Array) -> None:
-    """The convolution, its input gradient and its weight gradient against the direct method."""
-    (u,) = WinogradWeights(op.tile).reference(w)
-    (y,), conv = op.reference(x, u), Conv2d(pad=op.pad)
+def check_ops(op: WinogradConv2d, x: Array, w: Array) -> None:
+    """The convolution, its weight gradient and at stride 1 its input gradient against the direct method."""
+    (u,) = WinogradWeights(op.tile, stride=op.stride).reference(w)
+    (y,), conv = op.reference(x, u), Conv2d(op.stride, op.pad)
     np.testing.assert_allclose(y, conv.reference(x, w)[0], rtol=0, atol=1e-9)
-    np.testing.assert_array_equal(InlineWinogradConv2d(op.tile, op.kernel, op.pad).reference(x, w)[0], y)
+    geometry = op.tile, op.kernel, op.pad, op.stride
+    np.testing.assert_array_equal(InlineWinogradConv2d(*geometry).reference(x, w)[0], y)
     dy = np.random.default_rng(9).standard_normal(y.shape)
-    (dw,) = WinogradWeightGrad(op.tile, op.kernel, op.pad).reference(dy, x)
-    expected = Conv2dWeightGrad(pad=op.pad, kernel=op.kernel).reference(dy, x)[0]
+    (dw,) = WinogradWeightGrad(*geometry).reference(dy, x)
+    expected = Conv2dWeightGrad(op.stride, op.pad, kernel=op.kernel).reference(dy, x)[0]
     np.testing.assert_allclose(dw, expected, rtol=0, atol=1e-9)
+    if op.stride == (1, 1):
+        check_input_grad(op, x, w, dy)
+
+
+def check_input_grad(op: WinogradConv2d, x: Array, w: Array, dy: Array) -> None:
+    """As a convolution by flipped weights."""
     (kh, kw), (top, left, bottom, right) = op.kernel, op.pad
     pad = (kh - 1 - top, kw - 1 - left, kh - 1 - bottom, kw - 1 - right)
     (flipped,) = WinogradWeights(op.tile, flipped=True).reference(w)
@@ -91,7 +103,7 @@ def check_three_ops(op: WinogradConv2d, x: Array, w: Array) -> None:
 @every_sample
 def test_samples_against_the_direct_method(sample: Sample) -> None:
     assert isinstance(sample.op, WinogradConv2d)
-    check_three_ops(sample.op, *operands(sample))
+    check_ops(sample.op, *operands(sample))
 
 
 @given(
@@ -103,8 +115,8 @@ def test_samples_against_the_direct_method(sample: Sample) -> None:
 )
 @settings(max_examples=60, deadline=None)
 def test_any_geometry_against_the_direct_method(
-    rows: tuple[int, int],
-    columns: tuple[int, int],
+    rows: Kind,
+    columns: Kind,
     pad: tuple[int, int, int, int],
     x: tuple[int, int, int, int],
     maps: int,
@@ -114,8 +126,8 @@ def test_any_geometry_against_the_direct_method(
     pad = (top, left, bottom, right)
     x = (*x[:2], max(x[2], kernel[0] - top - bottom), max(x[3], kernel[1] - left - right))
     rng = np.random.default_rng(1)
-    op = WinogradConv2d((rows[0], columns[0]), kernel, pad)
-    check_three_ops(op, rng.standard_normal(x), rng.standard_normal((maps, x[1], *kernel)))
+    op = WinogradConv2d((rows[0], columns[0]), kernel, pad, (rows[2], columns[2]))
+    check_ops(op, rng.standard_normal(x), rng.standard_normal((maps, x[1], *kernel)))
 
 
 def test_macs_are_those_of_the_direct_method() -> None:

@@ -11,7 +11,7 @@ from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.evaluate import evaluate
 from cnnc.ir.graph import Graph
 from cnnc.ir.types import f32
-from cnnc.ops.conv import Conv2d, Conv2dWeightGrad
+from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.passes.choose_algorithms import ChooseAlgorithms, Preferences, choice_key, choose
 from tests.goldens import Goldens, before, cases
 from tests.strategies import feeds
@@ -79,3 +79,21 @@ def test_gradients_by_images_add_up() -> None:
     inputs = {n: a.astype(np.float64) for n, a in feeds(net, seed=5).items()}
     (expected,), (found,) = (evaluate(g, inputs, {}).outputs.values() for g in (net, shared))
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "name"), [(56, "winograd 4x4"), (7, "direct")])
+def test_convolutions_at_stride_2_have_winograd_algorithms_too(size: int, name: str) -> None:
+    """Chosen for large maps; their input gradients have none."""
+    pad, step = (1, 1, 1, 1), (2, 2)
+    x, w = f32(8, 64, size, size), f32(128, 64, 3, 3)
+    (y,) = Conv2d(step, pad).infer(x, w)
+    b = GraphBuilder("net")
+    result = b.emit(Conv2d(step, pad), b.input("x", x), b.input("w", w))
+    gradient = Conv2dInputGrad(step, pad, size=(size, size))
+    b.emit(gradient, b.input("dy", y), b.input("v", w))
+    conv, backward = b.build([result]).nodes
+    choices = [
+        choose(node, Algorithms(TARGETS["avx512"], train=True), Preferences()) for node in (conv, backward)
+    ]
+    assert [c.chosen.algorithm for c in choices if c] == [name, "direct"]
+    assert all(c.algorithm == "direct" for c in (choices[1].candidates if choices[1] else ()))

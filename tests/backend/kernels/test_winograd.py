@@ -29,32 +29,40 @@ from tests.kernel_sites import check_graph, check_sample, site_of
 from tests.native_kernels import NativeKernel, on_runnable_targets, run_natively
 from tests.nets import draw
 
-SHAPES = (
-    ((4, 4), (3, 3)), ((2, 2), (3, 3)), ((4, 2), (3, 3)),
-    ((1, 4), (1, 3)), ((2, 1), (3, 1)), ((1, 2), (3, 3)),
+Shape = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+SHAPES: tuple[Shape, ...] = (
+    ((4, 4), (3, 3), (1, 1)), ((2, 2), (3, 3), (1, 1)), ((4, 2), (3, 3), (1, 1)),
+    ((1, 4), (1, 3), (1, 1)), ((2, 1), (3, 1), (1, 1)), ((1, 2), (3, 3), (1, 1)),
+    ((4, 4), (3, 3), (2, 2)), ((2, 5), (3, 3), (2, 2)), ((4, 2), (3, 3), (2, 1)),
 )  # fmt: skip
-"""Tiles and kernels."""
+"""Tiles, kernels and strides."""
 
 SIZES = (1, 2, 5, 7, 9, 17)
 vector_targets = st.sampled_from([TARGETS[name] for name in ("x86-64", "avx2", "avx512", "arm64")])
 
 
 def sample_of(
-    tile: tuple[int, int], kernel: tuple[int, int], pad: tuple[int, ...], x: tuple[int, ...], maps: int
+    tile: tuple[int, int],
+    kernel: tuple[int, int],
+    pad: tuple[int, ...],
+    x: tuple[int, ...],
+    maps: int,
+    stride: tuple[int, int] = (1, 1),
 ) -> Sample:
     top, left, bottom, right = pad
-    (u,) = WinogradWeights(tile).infer(f32(maps, x[1], *kernel))
-    return Sample(WinogradConv2d(tile, kernel, (top, left, bottom, right)), (f32(*x), u))
+    (u,) = WinogradWeights(tile, stride=stride).infer(f32(maps, x[1], *kernel))
+    return Sample(WinogradConv2d(tile, kernel, (top, left, bottom, right), stride), (f32(*x), u))
 
 
 @st.composite
 def convolutions(draw: st.DrawFn, widest: int) -> Sample:
-    """Any tile, asymmetric pads, maps smaller than a tile and larger."""
-    tile, kernel = draw(st.sampled_from(SHAPES))
+    """Any tile and stride, asymmetric pads, maps smaller than a tile and larger."""
+    tile, kernel, stride = draw(st.sampled_from(SHAPES))
     pad = draw(st.tuples(*[st.integers(0, 3)] * 4))
     extent, width = st.sampled_from(SIZES), st.integers(1, widest)
     x = (draw(st.integers(1, 3)), draw(width), draw(extent), draw(extent))
-    sample = sample_of(tile, kernel, pad, x, draw(width))
+    sample = sample_of(tile, kernel, pad, x, draw(width), stride)
     try:
         sample.op.infer(*sample.operands)
     except ShapeError:

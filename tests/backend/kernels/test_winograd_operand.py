@@ -33,7 +33,7 @@ vector_targets = st.sampled_from([TARGETS[name] for name in ("x86-64", "avx2", "
 
 def sample_of(tile: int, flipped: bool, x: tuple[int, int, int, int], maps: int) -> Sample:
     w = (x[1], maps) if flipped else (maps, x[1])
-    op = InlineWinogradConv2d((tile, tile), (3, 3), SAME, flipped)
+    op = InlineWinogradConv2d((tile, tile), (3, 3), SAME, flipped=flipped)
     return Sample(op, (f32(*x), f32(*w, 3, 3)))
 
 

@@ -17,14 +17,14 @@ from cnnc.ops.winograd_matrices import algorithm, transposed
 LANES = 4
 
 MATRICES: dict[str, Steps] = {
-    f"{name} of F({m},{r})": steps
-    for m, r in ((1, 1), (1, 3), (2, 3), (4, 3), (5, 3))
+    f"{name} of F({m},{r}) at {step}": steps
+    for m, r, step in ((1, 1, 1), (1, 3, 1), (2, 3, 1), (4, 3, 1), (5, 3, 1), (2, 3, 2), (4, 3, 2))
     for name, steps in (
-        ("B^T", algorithm(m, r).data_steps),
-        ("G", (algorithm(m, r).filter,)),
-        ("G^T", (transposed(algorithm(m, r).filter),)),
-        ("A^T", (algorithm(m, r).result,)),
-        ("A", (transposed(algorithm(m, r).result),)),
+        ("B^T", algorithm(m, r, step).data_steps),
+        ("G", (algorithm(m, r, step).filter,)),
+        ("G^T", (transposed(algorithm(m, r, step).filter),)),
+        ("A^T", (algorithm(m, r, step).result,)),
+        ("A", (transposed(algorithm(m, r, step).result),)),
     )
 }
 names = st.sampled_from(sorted(MATRICES))
@@ -74,16 +74,19 @@ def test_tiles(rows: str, columns: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("name", "instructions"),
     [
-        ("B^T of F(2,3)", 32),
-        ("A^T of F(2,3)", 24),
-        ("B^T of F(4,3)", 144),
-        ("A^T of F(4,3)", 100),
-        ("A of F(4,3)", 80),
-        ("G of F(4,3)", 89),
-        ("G^T of F(4,3)", 90),
-        ("B^T of F(5,3)", 280),
-        ("A^T of F(5,3)", 192),
-        ("B^T of F(1,3)", 0),
+        ("B^T of F(2,3) at 1", 32),
+        ("A^T of F(2,3) at 1", 24),
+        ("B^T of F(4,3) at 1", 144),
+        ("A^T of F(4,3) at 1", 100),
+        ("A of F(4,3) at 1", 80),
+        ("G of F(4,3) at 1", 89),
+        ("G^T of F(4,3) at 1", 90),
+        ("B^T of F(5,3) at 1", 280),
+        ("A^T of F(5,3) at 1", 192),
+        ("B^T of F(4,3) at 2", 198),
+        ("A^T of F(4,3) at 2", 156),
+        ("A of F(4,3) at 2", 91),
+        ("B^T of F(1,3) at 1", 0),
     ],
 )
 def test_instructions_of_a_tile(name: str, instructions: int) -> None:
@@ -93,7 +96,7 @@ def test_instructions_of_a_tile(name: str, instructions: int) -> None:
 
 
 def test_what_is_zero_costs_nothing() -> None:
-    matrix = MATRICES["B^T of F(4,3)"]
+    matrix = MATRICES["B^T of F(4,3) at 1"]
     corner = frozenset((i, j) for i in range(6) for j in range(6) if i == 0 or j == 0)
     everything = frozenset((i, j) for i in range(6) for j in range(6))
     assert cost(tile_kernel(matrix, matrix, corner)) == 5 * 11 + 6 * 11, "5 columns, then 6 rows"

@@ -27,7 +27,9 @@ from tests.kernel_sites import Run, check_sample, run_site, site_of
 from tests.native_kernels import NativeKernel, assert_same_bits, on_runnable_targets, run_natively
 
 SAMPLES = list(WinogradWeightGrad.samples())
-KINDS = st.sampled_from(((1, 1), (1, 3), (2, 3), (4, 3)))
+KINDS = st.sampled_from(((1, 1, 1), (1, 3, 1), (2, 3, 1), (4, 3, 1), (2, 3, 2), (4, 3, 2)))
+"""Tiles, taps and strides."""
+
 SMALL_CACHE = 24 * 1024
 """Bytes of a second-level cache that makes many blocks of a small layer."""
 
@@ -46,7 +48,7 @@ def check(op: WinogradWeightGrad, dy: Array, x: Array, target: Target, run: Run)
     """A kernel's result, on NumPy arrays of float32, against the direct method."""
     site = site_for(op, (dy.shape, x.shape), target)
     (found,) = run_site(kernel_for(site), site, (dy, x), run=run)
-    direct = Conv2dWeightGrad(pad=op.pad, kernel=op.kernel)
+    direct = Conv2dWeightGrad(op.stride, op.pad, kernel=op.kernel)
     (exact,) = direct.reference(dy.astype(np.float64), x.astype(np.float64))
     assert np.abs(found - exact).max() <= LIMIT * np.abs(exact).max()
 
@@ -80,8 +82,9 @@ def test_samples_in_many_blocks(sample: Sample, target: Target) -> None:
 def test_layers(
     x: tuple[int, int, int, int], maps: int, pad: tuple[int, int, int, int], target: Target
 ) -> None:
-    op = WinogradWeightGrad((4, 4), (3, 3), pad)
-    check(op, *random_layer(op, x, maps), target, run_natively(target))
+    for stride in ((1, 1), (2, 2)):
+        op = WinogradWeightGrad((4, 4), (3, 3), pad, stride)
+        check(op, *random_layer(op, x, maps), target, run_natively(target))
 
 
 @given(
@@ -95,8 +98,8 @@ def test_layers(
 )
 @settings(max_examples=25, deadline=None)
 def test_any_geometry_interpreted(
-    rows: tuple[int, int],
-    columns: tuple[int, int],
+    rows: tuple[int, int, int],
+    columns: tuple[int, int, int],
     pad: tuple[int, int, int, int],
     x: tuple[int, int, int, int],
     maps: int,
@@ -105,7 +108,7 @@ def test_any_geometry_interpreted(
 ) -> None:
     kernel = (rows[1], columns[1])
     assume(x[2] + pad[0] + pad[2] >= kernel[0] and x[3] + pad[1] + pad[3] >= kernel[1])
-    op = WinogradWeightGrad((rows[0], columns[0]), kernel, pad)
+    op = WinogradWeightGrad((rows[0], columns[0]), kernel, pad, (rows[2], columns[2]))
     dy, data = random_layer(op, x, maps)
     check_sample(
         Sample(op, (f32(*dy.shape), f32(*data.shape))), replace(TARGETS[target], l2_bytes=cache), reversed

@@ -20,7 +20,9 @@ from tests.kernel_sites import check_sample, site_of
 from tests.native_kernels import on_runnable_targets, run_natively
 
 SAMPLES = list(WinogradWeights.samples())
-KINDS = st.sampled_from(((1, 1), (1, 3), (2, 3), (4, 3)))
+KINDS = st.sampled_from(((1, 1, 1), (1, 3, 1), (2, 3, 1), (4, 3, 1), (4, 3, 2)))
+"""Tiles, taps and strides."""
+
 vector_targets = st.sampled_from([TARGETS[name] for name in ("x86-64", "avx2", "avx512")])
 
 
@@ -40,15 +42,15 @@ def test_samples_compiled(sample: Sample, target: Target) -> None:
 )
 @settings(max_examples=30, deadline=None)
 def test_weights_interpreted(
-    rows: tuple[int, int],
-    columns: tuple[int, int],
+    rows: tuple[int, int, int],
+    columns: tuple[int, int, int],
     maps: int,
     channels: int,
     flipped: bool,
     target: Target,
 ) -> None:
     shape = (channels, maps) if flipped else (maps, channels)
-    op = WinogradWeights((rows[0], columns[0]), flipped)
+    op = WinogradWeights((rows[0], columns[0]), flipped, (rows[2], columns[2]))
     check_sample(Sample(op, (f32(*shape, rows[1], columns[1]),)), target, reversed)
 
 
