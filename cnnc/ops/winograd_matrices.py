@@ -47,6 +47,11 @@ class Algorithm:
         """n: products along this axis, and data a tile reads."""
         return len(self.filter)
 
+    @property
+    def is_strided(self) -> bool:
+        """Whether results are further apart than data."""
+        return self.points > len(self.result) + len(self.filter[0]) - 1
+
 
 def transposed(matrix: Matrix) -> Matrix:
     """Its rows as columns."""
