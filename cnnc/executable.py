@@ -94,8 +94,9 @@ def executable(request: Request, cache: ObjectCache) -> Executable:
     """The executable of a request, from the cache or compiled now."""
 
     def built() -> bytes:
-        compiled = request.compiled()
-        return Executable(compiled.interface(False), compiled.unit.objects(cache)).to_bytes()
+        with _no_collecting():
+            compiled = request.compiled()
+            return Executable(compiled.interface(False), compiled.unit.objects(cache)).to_bytes()
 
     return Executable.from_bytes(cache.get(f"executable\n{request.key}", built))
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import combinations
 
 from cnnc.backend.kernel.builder import KernelBuilder, Vec
@@ -135,7 +136,8 @@ def _by_column_pairs(
     return [_combined(k, entries, terms) for entries in coefficients]
 
 
-def _pairs(matrix: Matrix) -> list[tuple[int, int]]:
+@cache
+def _pairs(matrix: Matrix) -> tuple[tuple[int, int], ...]:
     """Pairs of rows whose entries agree up to the sign, the sign being another in some but not in all."""
     found: list[tuple[int, int]] = []
     taken: set[int] = set()
@@ -143,7 +145,7 @@ def _pairs(matrix: Matrix) -> list[tuple[int, int]]:
         if taken.isdisjoint((first, second)) and set(_signs(matrix[first], matrix[second])) == {1, -1}:
             found.append((first, second))
             taken.update((first, second))
-    return found
+    return tuple(found)
 
 
 def _signs(first: Sequence[Fraction], second: Sequence[Fraction]) -> Iterator[int]:

@@ -24,7 +24,6 @@ def verify_graph(graph: Graph) -> None:
     _check_single_assignment(graph)
     _check_types_are_sound(graph)
     _check_operands_exist(graph)
-    _check_acyclic(graph)
     _check_order(graph)
     for node in graph.nodes:
         _check_attributes(node)
@@ -71,7 +70,8 @@ def _check_exists(graph: Graph, value: Value, role: str, loc: object = None) -> 
         raise VerifyError(text, loc)
 
 
-def _check_acyclic(graph: Graph) -> None:
+def _refuse_cycle(graph: Graph) -> None:
+    """Raise if the dataflow has a cycle."""
     if nx.is_directed_acyclic_graph(graph.dataflow):
         return
     cycle = nx.find_cycle(graph.dataflow)
@@ -80,13 +80,15 @@ def _check_acyclic(graph: Graph) -> None:
 
 
 def _check_order(graph: Graph) -> None:
-    """Nodes stand behind the nodes whose results they read or wait for."""
+    """Nodes stand behind the nodes whose results they read or wait for; so there is no cycle."""
     for index, node in enumerate(graph.nodes):
         for operand in node.operands:
             if graph.position.get(operand, -1) >= index:
+                _refuse_cycle(graph)
                 raise VerifyError(f"{_label(node)} reads {operand.name!r} before it is defined", node.loc)
         for value in node.after:
             if graph.position.get(value, -1) >= index:
+                _refuse_cycle(graph)
                 raise VerifyError(f"{_label(node)} waits for {value.name!r}, defined behind it", node.loc)
 
 
