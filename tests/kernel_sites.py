@@ -56,14 +56,16 @@ def site_of(
     return Site(sample.op, tensors[:count], tensors[count:], target, in_place or {})
 
 
-def check_sample(sample: Sample, target: Target, order: Order = iter, run: Run = interpret) -> Program:
+def check_sample(
+    sample: Sample, target: Target, order: Order = iter, run: Run = interpret, tolerance: float = TOLERANCE
+) -> Program:
     """Check every kernel of the program that computes a sample, in the layouts a network would get."""
     builder = GraphBuilder("sample")
     operands = [builder.input(f"x{i}", t) for i, t in enumerate(sample.operands)]
     graph = builder.build(builder.emit_all(sample.op, *operands))
     arrays = random_operands(sample, random_for(sample))
     feeds = {operand.name: array for operand, array in zip(operands, arrays, strict=True)}
-    return check_graph(graph, (LowerBatchNorm(),), target, feeds, order, run)
+    return check_graph(graph, (LowerBatchNorm(),), target, feeds, order, run, tolerance)
 
 
 def check_graph(
@@ -73,6 +75,7 @@ def check_graph(
     feeds: Mapping[str, Array],
     order: Order = iter,
     run: Run = interpret,
+    tolerance: float = TOLERANCE,
 ) -> Program:
     """Check every kernel of a graph's program, each on operands that its op's references made of `feeds`."""
     program = compile_graph(graph, passes, target).program
@@ -80,7 +83,9 @@ def check_graph(
     for call in program.calls:
         assert call.node is not None
         site = site_of_node(program.plan, call.node, target)
-        check_kernel_on(call.kernel, site, [values[o.name] for o in call.node.operands], order, run)
+        check_kernel_on(
+            call.kernel, site, [values[o.name] for o in call.node.operands], order, run, tolerance
+        )
     return program
 
 
@@ -92,14 +97,19 @@ def check_site(site: Site, sample: Sample, order: Order = iter) -> Kernel:
 
 
 def check_kernel_on(
-    kernel: Kernel, site: Site, operands: Sequence[Array], order: Order = iter, run: Run = interpret
+    kernel: Kernel,
+    site: Site,
+    operands: Sequence[Array],
+    order: Order = iter,
+    run: Run = interpret,
+    tolerance: float = TOLERANCE,
 ) -> None:
     """Run a kernel and compare it with the op's reference in float64."""
     exact = site.op.reference(*(x.astype(np.float64) if x.dtype == np.float32 else x for x in operands))
     found = run_site(kernel, site, operands, order, run)
     for result, expected in zip(found, exact, strict=True):
         error, largest = np.abs(result - expected).max(), np.abs(expected).max()
-        assert error <= TOLERANCE * max(largest, SMALLEST), f"{site.op.name}: off by {error} of {largest}"
+        assert error <= tolerance * max(largest, SMALLEST), f"{site.op.name}: off by {error} of {largest}"
 
 
 def random_for(sample: Sample) -> np.random.Generator:

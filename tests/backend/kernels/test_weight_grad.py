@@ -20,7 +20,7 @@ from cnnc.ops import OPS
 from cnnc.ops.conv import Conv2d, Conv2dWeightGrad
 from cnnc.ops.dense import DenseWeightGrad
 from cnnc.passes.assign_layouts import Tensors
-from cnnc.passes.choose_algorithms import ChooseAlgorithms
+from cnnc.passes.choose_algorithms import ChooseAlgorithms, Preferences
 from cnnc.pipeline import compile_graph
 from tests.kernel_sites import check_sample, check_site, site_of
 from tests.native_kernels import on_runnable_targets, run_natively
@@ -120,14 +120,14 @@ def test_forward_and_backward_agree_on_the_packing() -> None:
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_enough_iterations_to_share_out(target: Target) -> None:
     """Also where there are few weights: then over the images."""
-    algorithms = ChooseAlgorithms(Algorithms(target))
-    for x, maps, kernel, stride, pad in (
-        (f32(8, 3, 224, 224), 64, 7, 2, 3),
-        (f32(8, 3, 224, 224), 32, 3, 2, 1),
-        (f32(8, 64, 56, 56), 256, 1, 1, 0),
-        (f32(8, 1024, 14, 14), 256, 1, 1, 0),
-        (f32(8, 128, 56, 56), 128, 3, 2, 1),
+    for x, maps, kernel, stride, pad, forced in (
+        (f32(8, 3, 224, 224), 64, 7, 2, 3, None),
+        (f32(8, 3, 224, 224), 32, 3, 2, 1, None),
+        (f32(8, 64, 56, 56), 256, 1, 1, 0, None),
+        (f32(8, 1024, 14, 14), 256, 1, 1, 0, None),
+        (f32(8, 128, 56, 56), 128, 3, 2, 1, "direct"),
     ):
+        algorithms = ChooseAlgorithms(Algorithms(target), Preferences(forced))
         conv = Conv2d((stride, stride), (pad,) * 4)
         (dy,) = conv.infer(x, f32(maps, x.shape[1], kernel, kernel))
         b = GraphBuilder("net")
