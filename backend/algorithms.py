@@ -269,7 +269,6 @@ def _suits_winograd(tile: _Pair, layer: Layer) -> bool:
 WINOGRAD_CHANNELS = 8
 """With fewer channels or maps the transforms outweigh what the products save."""
 
-
 MOST_SUMS = 100
 """Points of a weight gradient: with 121, at stride 2, it takes three times what its products would."""
 
@@ -341,4 +340,4 @@ ALGORITHMS: tuple[Algorithm, ...] = (
         INLINE_TILES,
     ),
 )
-"""The table. Kernels of 1x1, depthwise and strided convolutions are forms of the direct one."""
+"""The table. Kernels of 1x1 and depthwise convolutions, and of any stride, are forms of the direct one."""

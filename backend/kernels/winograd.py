@@ -25,7 +25,7 @@ from cnnc.backend.kernels.tiles import pixels_for, split
 from cnnc.backend.kernels.winograd_blocks import Blocks, Work, choose_blocks
 from cnnc.backend.kernels.winograd_filters import with_lanes
 from cnnc.backend.kernels.winograd_operand import InlineWeights, Weights, weights_of
-from cnnc.backend.kernels.winograd_tiles import Axis, Run, loop_over, runs
+from cnnc.backend.kernels.winograd_tiles import Run, data_axes, loop_over, result_axes, runs
 from cnnc.backend.kernels.winograd_transforms import effort, transform_tile
 from cnnc.errors import UnsupportedError
 from cnnc.ops.winograd import WinogradConv2d
@@ -115,19 +115,6 @@ class _Winograd:
                 self._transform_products(block, first)
         return self.k.build()
 
-    def _data_axes(self) -> tuple[Axis, Axis]:
-        """The tiles' rows and columns of data: they overlap, and reach into the padding."""
-        size, points = self.source_tensor.shape[2:], [axis.points for axis in self.tiling.axes]
-        of_axes = zip(self.tiling.counts, self.tiling.steps, self.op.pad[:2], points, size, strict=True)
-        rows, columns = (Axis(*each) for each in of_axes)
-        return rows, columns
-
-    def _result_axes(self) -> tuple[Axis, Axis]:
-        """The tiles' rows and columns of results, side by side."""
-        of_axes = zip(self.tiling.counts, self.op.tile, (0, 0), self.op.tile, self.tiling.size, strict=True)
-        rows, columns = (Axis(*each) for each in of_axes)
-        return rows, columns
-
     @contextmanager
     def _each_tile(self, block: _Block, rows: Run, columns: Run) -> Iterator[_Block]:
         """Loops over the tiles of a block that are in a run along each axis."""
@@ -141,7 +128,7 @@ class _Winograd:
 
     def _transform_data(self, block: _Block) -> None:
         """V = B^T d B for the tiles of a block and all channels."""
-        axes = self._data_axes()
+        axes = data_axes(self.tiling, self.op.pad, self.source_tensor.shape[2:])
         if self.source_tensor.type.nbytes > self.target.l2_bytes:
             extents = self.blocks.blocking.extents(block, axes)
             Fetcher.of(self.k).fetch([self.source], *extents, (0, self.channels))
@@ -248,7 +235,7 @@ class _Winograd:
         stop = start + self.blocks.panel * self.width
         vectors, rest = divmod(self.maps, self.map_lanes)
         is_cut = vectors < -(-self.maps // self.packed) * self.width
-        for reach in product(*(runs(axis, axis.tiles) for axis in self._result_axes())):
+        for reach in product(*(runs(axis, axis.tiles) for axis in result_axes(self.tiling))):
             with self._each_tile(block, *reach) as place:
                 if vectors:
                     with self.k.loop("vector", start, (stop, vectors) if is_cut else stop) as vector:

@@ -8,7 +8,7 @@ rows and tile columns. Blocks need not divide the axes: tiles beyond the last re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby, product
@@ -16,6 +16,7 @@ from itertools import groupby, product
 from cnnc.backend.kernel.builder import KernelBuilder
 from cnnc.backend.kernel.ir import Affine, affine
 from cnnc.backend.kernels.fetch import Extent
+from cnnc.ops.winograd import Tiling
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,23 @@ class Axis:
         """Offsets in a tile that lie in the map; none in tiles behind the last."""
         first = tile * self.step - self.origin
         return tuple(i for i in range(self.extent) if tile < self.tiles and 0 <= first + i < self.size)
+
+
+def data_axes(tiling: Tiling, pad: tuple[int, ...], size: tuple[int, ...]) -> tuple[Axis, Axis]:
+    """Rows and columns of the data under the tiles, of a map of `size`: they overlap, and reach into the
+    padding."""
+    extents = [axis.points for axis in tiling.axes]
+    return _both_axes(tiling, tiling.steps, pad[:2], extents, size)
+
+
+def result_axes(tiling: Tiling) -> tuple[Axis, Axis]:
+    """Rows and columns of the tiles' results: they lie side by side, the last may be cut."""
+    return _both_axes(tiling, tiling.tile, (0, 0), tiling.tile, tiling.size)
+
+
+def _both_axes(tiling: Tiling, *of_axes: Sequence[int]) -> tuple[Axis, Axis]:
+    rows, columns = (Axis(*each) for each in zip(tiling.counts, *of_axes, strict=True))
+    return rows, columns
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from cnnc.backend.kernels.site import Site, declare
 from cnnc.backend.kernels.tiles import pixels_for, split
 from cnnc.backend.kernels.winograd_parts import Parts, Work, choose_parts
 from cnnc.backend.kernels.winograd_sides import Place, Side, Transformer
-from cnnc.backend.kernels.winograd_tiles import Axis
+from cnnc.backend.kernels.winograd_tiles import data_axes, result_axes
 from cnnc.backend.kernels.winograd_transforms import effort, transform_tile
 from cnnc.ops.winograd import WinogradWeightGrad
 from cnnc.ops.winograd_matrices import transposed
@@ -92,9 +92,7 @@ class _WeightGrad:
     def _data(self, part: Affine) -> Side:
         """V = B^T d B: tiles overlap, and reach into the padding."""
         rows, columns = self.tiling.axes
-        height, width = self.x.buffer.shape[1:3]
-        extents = (rows.points, columns.points)
-        axes = self._axes(self.tiling.steps, self.op.pad[:2], extents, (height, width))
+        axes = data_axes(self.tiling, self.op.pad, self.x.buffer.shape[1:3])
         vectors, parts = self.parts.channel_vectors, self.parts.counts[0]
         scratch = self._scratch("data", vectors * self.channel_lanes)
         return Side(
@@ -111,16 +109,11 @@ class _WeightGrad:
     def _gradients(self, part: Affine) -> Side:
         """D = A dy A^T: tiles lie side by side, the last may be cut."""
         rows, columns = self.tiling.axes
-        axes = self._axes(self.op.tile, (0, 0), self.op.tile, self.tiling.size)
+        axes = result_axes(self.tiling)
         vectors, parts = self.parts.map_vectors, self.parts.counts[1]
         scratch = self._scratch("gradients", vectors * self.lanes)
         matrices = ((transposed(rows.result),), (transposed(columns.result),))
         return Side(self.dy, self.lanes, vectors, parts, part, axes, matrices, scratch)
-
-    def _axes(self, *of_axes: tuple[int, int]) -> tuple[Axis, Axis]:
-        """The tiles' rows and columns: the steps between them, origins, extents and the size of the map."""
-        rows, columns = (Axis(*each) for each in zip(self.tiling.counts, *of_axes, strict=True))
-        return rows, columns
 
     def _scratch(self, name: str, width: int) -> BufferHandle:
         """[P,T*width]. A line is left between the points, or they would meet in the same sets of a cache."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import reduce
+from functools import cached_property, reduce
 from operator import mul
 from types import MappingProxyType
 
@@ -38,7 +38,7 @@ class Algorithm:
     filter: Matrix
     result: Matrix
 
-    @property
+    @cached_property
     def data(self) -> Matrix:
         return reduce(lambda done, step: _times(step, done), self.data_steps)
 

@@ -91,9 +91,7 @@ def test_convolutions_at_stride_2_have_winograd_algorithms_too(size: int, name: 
     result = b.emit(Conv2d(step, pad), b.input("x", x), b.input("w", w))
     gradient = Conv2dInputGrad(step, pad, size=(size, size))
     b.emit(gradient, b.input("dy", y), b.input("v", w))
-    conv, backward = b.build([result]).nodes
-    choices = [
-        choose(node, Algorithms(TARGETS["avx512"], train=True), Preferences()) for node in (conv, backward)
-    ]
-    assert [c.chosen.algorithm.split()[0] for c in choices if c] == [name, "direct"]
-    assert all(c.algorithm == "direct" for c in (choices[1].candidates if choices[1] else ()))
+    book = Algorithms(TARGETS["avx512"], train=True)
+    forward, backward = (choose(node, book, Preferences()) for node in b.build([result]).nodes)
+    assert forward and forward.chosen.algorithm.startswith(name)
+    assert backward and [c.algorithm for c in backward.candidates] == ["direct"]
