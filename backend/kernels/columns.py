@@ -7,7 +7,8 @@ kernel is written, so nothing is padded and nothing computed in vain.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from cnnc.backend.kernels.phases import Phase
 from cnnc.backend.kernels.tiles import split
@@ -36,17 +37,24 @@ class Run:
 def column_runs(phase: Phase, extent: int, most: int, multiple: int = 1) -> tuple[Run, ...]:
     """The tiles of a row of a phase over `extent` columns of the source, of at most `most` columns each and
     of multiples of `multiple`, alike neighbours joined to runs."""
-    sizes = split(phase.count, most, multiple)
+    return tuple(run for (run,) in joint_runs((phase,), extent, most, multiple))
+
+
+def joint_runs(
+    phases: Sequence[Phase], extent: int, most: int, multiple: int = 1
+) -> tuple[tuple[Run, ...], ...]:
+    """The same for phases of equally many columns at a time: a run of each, all equally long."""
+    sizes = split(phases[0].count, most, multiple)
     starts = itertools.accumulate(sizes, initial=0)
-    tiles = [Run(x, 1, size, _reach(phase, extent, x, size)) for x, size in zip(starts, sizes, strict=False)]
-    runs: list[Run] = []
-    for tile in tiles:
-        last = runs[-1] if runs else None
-        if last and (last.pixels, last.reach) == (tile.pixels, tile.reach):
-            runs[-1] = Run(last.first, last.count + 1, last.pixels, last.reach)
-        else:
-            runs.append(tile)
-    return tuple(runs)
+    tiles = [
+        tuple(Run(x, 1, size, _reach(phase, extent, x, size)) for phase in phases)
+        for x, size in zip(starts, sizes, strict=False)
+    ]
+    joint: list[tuple[Run, ...]] = []
+    for _, alike in itertools.groupby(tiles, key=lambda tile: [(run.pixels, run.reach) for run in tile]):
+        first, *others = alike
+        joint.append(tuple(replace(run, count=1 + len(others)) for run in first))
+    return tuple(joint)
 
 
 def meeting_columns(run: Run, phase: Phase) -> dict[int, list[tuple[int, int]]]:

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile
 from cnnc.backend.kernel.ir import Affine, Kernel
-from cnnc.backend.kernels.columns import Run, column_runs, meeting_columns
+from cnnc.backend.kernels.columns import Run, joint_runs, meeting_columns
 from cnnc.backend.kernels.contraction import Contraction
 from cnnc.backend.kernels.loops import vectors
 from cnnc.backend.kernels.phases import Phase
@@ -32,6 +32,9 @@ LINE_BYTES = 64
 
 LEAST_ROWS = 4
 """Rows of an iteration at least: the rows at its edge are read by its neighbours as well."""
+
+Phases = tuple[Phase, ...]
+Runs = tuple[Run, ...]
 
 
 def depthwise(site: Site, shape: Contraction) -> Kernel:
@@ -105,33 +108,43 @@ class _Depthwise:
         for phase in self.phases[0]:
 
             def tiles(number: Affine, rows: int, phase: Phase = phase) -> None:
-                for columns in self.phases[1]:
-                    self._tiles(image, number * self.rows, rows, (phase, columns), channel, channels)
+                for together in self._together:
+                    self._tiles(image, number * self.rows, rows, (phase, together), channel, channels)
 
             each_part(self.k, row, self.heights, phase.count, self.rows, tiles)
+
+    @property
+    def _together(self) -> list[Phases]:
+        """The phases of a row's columns, those of equally many columns together: their results, side by
+        side, are written in the order of memory."""
+        by_count = itertools.groupby(self.phases[1], key=lambda phase: phase.count)
+        return [tuple(phases) for _, phases in by_count]
 
     def _tiles(
         self,
         image: Affine,
         row: Affine,
         rows: int,
-        phases: tuple[Phase, Phase],
+        phases: tuple[Phase, Phases],
         channel: Affine,
         channels: int,
     ) -> None:
-        for run in column_runs(phases[1], self.shape.source[1], *self._columns(phases[1].taps)):
-            with self.k.once_or_loop("tile", run.count) as tile:
-                column = tile * run.pixels + run.first
+        vertical, together = phases
+        for runs in joint_runs(together, self.shape.source[1], *self._columns(together)):
+            with self.k.once_or_loop("tile", runs[0].count) as tile:
+                column = tile * runs[0].pixels + runs[0].first
 
-                def vector(start: Affine, count: int, run: Run = run, column: Affine = column) -> None:
-                    self._tile(_Place(image, row, column, channel + start, count), phases, rows, run)
+                def vector(start: Affine, count: int, runs: Runs = runs, column: Affine = column) -> None:
+                    place = _Place(image, row, column, channel + start, count)
+                    for phase, run in zip(together, runs, strict=True):
+                        self._tile(place, (vertical, phase), rows, run)
 
                 vectors(self.k, channels, self.lanes, vector, unroll=1)
 
-    def _columns(self, taps: int) -> tuple[int, int]:
+    def _columns(self, together: Phases) -> tuple[int, int]:
         """Most columns of a tile, beside the weights of a row and a source vector, and their multiple."""
         target, multiple = self.site.target, self.region.window[1]
-        free = usable_registers(target) - taps - 1
+        free = usable_registers(target) - max(phase.taps for phase in together) - 1
         return max(multiple, free // self.rows), multiple
 
     def _tile(self, place: _Place, phases: tuple[Phase, Phase], rows: int, run: Run) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -24,6 +26,9 @@ from cnnc.pipeline import compile_graph
 from tests.kernel_sites import check_graph, check_sample, site_of
 from tests.native_kernels import on_runnable_targets, run_natively
 from tests.nets import draw
+
+NO_CACHE = 64
+"""Bytes of a second-level cache so small that all maps come from memory."""
 
 vector_targets = st.sampled_from([TARGETS[name] for name in ("x86-64", "avx2", "avx512")])
 
@@ -54,19 +59,21 @@ def geometries(draw: st.DrawFn, most: int) -> list[Sample]:
         raise
 
 
-@given(samples=geometries(20), target=vector_targets)
+@given(samples=geometries(20), target=vector_targets, from_memory=st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_any_geometry_interpreted(samples: list[Sample], target: Target) -> None:
+def test_any_geometry_interpreted(samples: list[Sample], target: Target, from_memory: bool) -> None:
+    machine = replace(target, l2_bytes=NO_CACHE) if from_memory else target
     for sample in samples:
-        check_sample(sample, target, reversed)
+        check_sample(sample, machine, reversed)
 
 
 @on_runnable_targets
-@given(samples=geometries(70))
+@given(samples=geometries(70), from_memory=st.booleans())
 @settings(max_examples=10, deadline=None)
-def test_any_geometry_compiled(samples: list[Sample], target: Target) -> None:
+def test_any_geometry_compiled(samples: list[Sample], from_memory: bool, target: Target) -> None:
+    machine = replace(target, l2_bytes=NO_CACHE) if from_memory else target
     for sample in samples:
-        check_sample(sample, target, run=run_natively(target))
+        check_sample(sample, machine, run=run_natively(machine))
 
 
 @on_runnable_targets

@@ -48,6 +48,7 @@ SAMPLES = (
     Sample(Conv2d(pad=SAMES, groups=33), (f32(2, 33, 9, 7), f32(33, 1, 3, 3))),
     Sample(Conv2d((2, 2), SAMES, groups=17), (f32(2, 17, 9, 17), f32(17, 1, 3, 3))),
     Sample(Conv2dInputGrad((2, 2), SAMES, groups=17, size=(9, 17)), (f32(2, 17, 5, 9), f32(17, 1, 3, 3))),
+    Sample(Conv2dWeightGrad((2, 2), SAMES, groups=33, kernel=(3, 3)), (f32(2, 33, 5, 9), f32(2, 33, 9, 17))),
     Sample(MaxPool2dGrad((3, 3), (1, 1), SAMES), (f32(2, 17, 9, 7),) * 3),
     Sample(WinogradConv2d((4, 4), (3, 3), SAMES), (f32(2, 17, 17, 9), TRANSFORMED)),
     fused_sample(masked_gradient(2, 9, 33, 9, 7)),
