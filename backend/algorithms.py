@@ -16,7 +16,6 @@ from cnnc.backend.kernels.weight_grad_parts import CACHED
 from cnnc.backend.kernels.winograd_blocks import Inline, Work, choose_blocks, filter_run
 from cnnc.backend.kernels.winograd_parts import Work as GradWork
 from cnnc.backend.kernels.winograd_parts import choose_parts
-from cnnc.backend.kernels.winograd_transforms import effort
 from cnnc.backend.target import Target
 from cnnc.ir.graph import Value
 from cnnc.ir.op import Op
@@ -25,12 +24,11 @@ from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.partial import PartialWeightGrad, SumParts
 from cnnc.ops.winograd import (
     InlineWinogradConv2d,
+    Tiling,
     WinogradConv2d,
     WinogradWeightGrad,
     WinogradWeights,
-    algorithms,
 )
-from cnnc.ops.winograd_matrices import Algorithm as Minimal
 from cnnc.ops.winograd_matrices import has_algorithm
 from cnnc.passes.choose_algorithms import Candidate, Emit, Rewrite
 
@@ -137,7 +135,7 @@ def _winograd_cycles(tile: _Pair, target: Target, layer: Layer, train: bool) -> 
     """What the kernels' own models say, and the transformed weights read, in training also written."""
     if isinstance(layer.op, Conv2dWeightGrad):
         return _winograd_weight_grad_cycles(tile, target, layer)
-    weights = 4 * _points(tile, layer) * layer.channels * layer.maps
+    weights = 4 * _tiling(tile, layer).points * layer.channels * layer.maps
     transformed = weights / TRANSFORMED_BYTES_PER_CYCLE if train else 0.0
     products = choose_blocks(target, _winograd_work(tile, target, layer), layer.images).cycles(target)
     least = weights / target.memory_bytes_per_cycle
@@ -148,7 +146,7 @@ def _inline_winograd_cycles(tile: _Pair, target: Target, layer: Layer, train: bo
     """What the kernel's own model says, reading the weights included."""
     work, is_turned = _winograd_work(tile, target, layer), isinstance(layer.op, Conv2dInputGrad)
     unit = block_for(target, LONG_ROW, work.channels) if is_turned else 1
-    columns = _axes(tile, layer)[1].points
+    columns = work.tiling.axes[1].points
     run = filter_run(target, columns, work.width * work.map_lanes, work.channels, unit)
     inline = Inline(math.prod(layer.kernel), -(-work.channels // run), is_turned)
     return choose_blocks(target, replace(work, inline=inline), layer.images).cycles(target)
@@ -160,35 +158,22 @@ def _winograd_work(tile: _Pair, target: Target, layer: Layer) -> Work:
     if isinstance(layer.op, Conv2dInputGrad):
         channels, maps = maps, channels
     packed = block_for(target, LONG_ROW, maps)
-    lanes, counts = min(target.lanes, packed), (layer.images, *_tiles(tile, layer))
+    lanes, tiling = min(target.lanes, packed), _tiling(tile, layer)
     blocks, along = -(-maps // packed), min(target.lanes, channels)
-    weight = effort(_axes(tile, layer))
-    return Work(_points(tile, layer), counts, channels, along, blocks, packed // lanes, lanes, effort=weight)
+    return Work(tiling, layer.images, channels, along, blocks, packed // lanes, lanes)
 
 
-def _axes(tile: _Pair, layer: Layer) -> tuple[Minimal, Minimal]:
-    """Winograd's algorithms along rows and columns."""
-    return algorithms(tile, layer.kernel, layer.op.stride)
-
-
-def _points(tile: _Pair, layer: Layer) -> int:
-    """Products of a tile."""
-    return math.prod(axis.points for axis in _axes(tile, layer))
-
-
-def _tiles(tile: _Pair, layer: Layer) -> _Pair:
-    """Rows and columns of tiles over the maps that are computed, or of their gradients."""
+def _tiling(tile: _Pair, layer: Layer) -> Tiling:
+    """The tiles over the maps that are computed, or over their gradients."""
     size = layer.op.size if isinstance(layer.op, Conv2dInputGrad) else layer.size
-    return -(-size[0] // tile[0]), -(-size[1] // tile[1])
+    return Tiling(tile, layer.kernel, layer.op.stride, size)
 
 
 def _winograd_weight_grad_cycles(tile: _Pair, target: Target, layer: Layer) -> float:
     channels, maps = (-(-n // target.lanes) for n in (layer.channels, layer.maps))
     block = block_for(target, LONG_ROW, layer.maps)
     width = max(1, block // target.lanes)
-    counts = (layer.images, *_tiles(tile, layer))
-    points, weight = _points(tile, layer), effort(_axes(tile, layer))
-    work = GradWork(channels, -(-maps // width) * width, width, points, counts, weight)
+    work = GradWork(channels, -(-maps // width) * width, width, _tiling(tile, layer), layer.images)
     return choose_parts(target, work).cycles(target) / DIRECT_EFFICIENCY
 
 
@@ -261,7 +246,7 @@ def _suits_winograd(tile: _Pair, layer: Layer) -> bool:
         return False
     if min(layer.channels, layer.maps) < WINOGRAD_CHANNELS:
         return False
-    if isinstance(op, Conv2dWeightGrad) and _points(tile, layer) > MOST_SUMS:
+    if isinstance(op, Conv2dWeightGrad) and _tiling(tile, layer).points > MOST_SUMS:
         return False
     return not isinstance(op, Conv2dInputGrad) or min(_turned_pad(op, kernel)) >= 0
 

@@ -33,7 +33,7 @@ from cnnc.model import Model
 from cnnc.native import Code, Native, address
 from cnnc.ops import OPS
 from cnnc.ops.elementwise import Relu
-from cnnc.ops.winograd import WinogradConv2d
+from cnnc.ops.winograd import WinogradConv2d, WinogradWeights
 from cnnc.params import pack_params
 from cnnc.passes.differentiate import gradient_graph
 from cnnc.pipeline import Compilation, compile_graph, inference_passes
@@ -100,9 +100,10 @@ def test_networks(make: Callable[[int], Graph], target: Target, cache: ObjectCac
 def test_threads_do_not_share_scratch_memory(target: Target, cache: ObjectCache) -> None:
     """Two Winograd convolutions, one behind the other, of several iterations each."""
     b = GraphBuilder("net")
-    op = WinogradConv2d((4, 4), (3, 3), (1, 1, 1, 1))
-    y = b.emit(op, b.input("x", f32(2, 24, 30, 30)), b.param("u", f32(36, 24, 48)))
-    graph = b.build([b.emit(op, b.emit(Relu(), y), b.param("v", f32(36, 48, 40)))])
+    weights, op = WinogradWeights((4, 4)), WinogradConv2d((4, 4), (3, 3), (1, 1, 1, 1))
+    u, v = (b.emit(weights, b.param(n, f32(*w, 3, 3))) for n, w in (("u", (48, 24)), ("v", (40, 48))))
+    y = b.emit(op, b.input("x", f32(2, 24, 30, 30)), u)
+    graph = b.build([b.emit(op, b.emit(Relu(), y), v)])
     program = compile_graph(graph, inference_passes(2), target).program
     assert program.scratch_bytes and all(iterations(k) > 1 for k in program.kernels if k.scratch_bytes)
     check_compiled(graph, replace(target, fork_flops=0), cache)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, product
 
 from cnnc.backend.kernel.builder import Bound, KernelBuilder, Vec
@@ -25,8 +25,9 @@ from cnnc.backend.kernels.tiles import pixels_for, split
 from cnnc.backend.kernels.winograd_blocks import Blocks, Work, choose_blocks
 from cnnc.backend.kernels.winograd_filters import with_lanes
 from cnnc.backend.kernels.winograd_operand import InlineWeights, Weights, weights_of
+from cnnc.backend.kernels.winograd_order import Order, Stretch
 from cnnc.backend.kernels.winograd_tiles import Run, data_axes, loop_over, result_axes, runs
-from cnnc.backend.kernels.winograd_transforms import effort, transform_tile
+from cnnc.backend.kernels.winograd_transforms import transform_tile
 from cnnc.errors import UnsupportedError
 from cnnc.ops.winograd import WinogradConv2d
 
@@ -77,13 +78,12 @@ class _Winograd:
         self.channels, self.maps, self.packed = x.shape[1], self.weights.maps, self.weights.block
         self.channel_lanes, self.map_lanes = site.lanes(self.channels), min(site.target.lanes, self.packed)
         self.width = self.packed // self.map_lanes
-        counts = (x.shape[0], *self.tiling.counts)
         work = Work(
-            self.tiling.points, counts, self.channels, self.channel_lanes,
-            -(-self.maps // self.packed), self.width, self.map_lanes,
-            self.weights.inline, effort(self.tiling.axes),
+            self.tiling, x.shape[0], self.channels, self.channel_lanes,
+            -(-self.maps // self.packed), self.width, self.map_lanes, self.weights.inline,
         )  # fmt: skip
         self.blocks: Blocks = choose_blocks(site.target, work, 1 if site.exact_images else x.shape[0])
+        self.order = Order(self.tiling, self.blocks.blocking)
         self.marked = self.blocks.blocking.sizes[0] * site.each_image
         self.tiles, self.panel = self.blocks.blocking.tiles, self.blocks.panel * self.packed
         # a line is left between the points: else they would meet in the same sets of a cache
@@ -147,11 +147,11 @@ class _Winograd:
         self, block: _Block, place: _Block, reach: tuple[Run, ...], at: tuple[Affine, Affine], count: int
     ) -> None:
         """A vector of channels of a run for one tile; what lies outside the map is zero."""
-        rows, columns = self.tiling.axes
+        axes, width = data_axes(self.tiling, self.op.pad, self.source_tensor.shape[2:]), self._columns
         (n, y, x), (down, across), (top, left) = place, self.tiling.steps, self.op.pad[:2]
         (run, vector), length = at, self.weights.run
         channel = run * length + vector * self.channel_lanes
-        position = self.blocks.blocking.position(place, block) * length + vector * self.channel_lanes
+        position = self.order.position(place, block, axes, reach) * length + vector * self.channel_lanes
 
         def load(i: int, j: int) -> Vec | None:
             if i not in reach[0].inside or j not in reach[1].inside:
@@ -160,18 +160,25 @@ class _Winograd:
             return self.source.load(at, self.channel_lanes, count)
 
         def store(i: int, j: int, value: Vec) -> None:
-            self.data.store((run * self.tiling.points + (i * columns.points + j), position), value, count)
+            self.data.store((run * self.tiling.points + (i * width + j), position), value, count)
 
-        transform_tile(self.k, rows.data_steps, columns.data_steps, self.channel_lanes, load, store)
+        rows, columns = (self.order.algorithm(i, axes[i], run).data_steps for i, run in enumerate(reach))
+        transform_tile(self.k, rows, columns, self.channel_lanes, load, store)
+
+    @property
+    def _columns(self) -> int:
+        """Points of a row."""
+        return self.tiling.axes[1].points
 
     def _multiply(self, first: Affine) -> None:
         """M = V u at every point, for the panel of maps that begins with block `first`."""
         weights, k = self.weights, self.k
         if isinstance(weights, Weights):
-            with k.loop("p", 0, self.tiling.points) as p:
-                for bounds, vectors in self._panel_blocks(first):
-                    with k.loop("block", *bounds) as block:
-                        self._multiply_block(_At(p, block, p), first, vectors)
+            for stretch in self.order.stretches:
+                with self.order.each_point(k, stretch) as p:
+                    for bounds, vectors in self._panel_blocks(first):
+                        with k.loop("block", *bounds) as block:
+                            self._multiply_block(_At(p, block, p), first, vectors, stretch.tiles)
             return
         for bounds, vectors in self._panel_blocks(first):
             with k.loop("block", *bounds) as block:
@@ -179,11 +186,17 @@ class _Winograd:
                     self._clear_products(block - first)
                 with k.once_or_loop("run", weights.runs) as run:
                     weights.begin(block, run)
-                    with k.loop("row", 0, weights.rows) as row:
-                        weights.make(block, run, row)
-                        with k.loop("column", 0, weights.columns) as column:
-                            at = _At(row * weights.columns + column, block, column, run)
-                            self._multiply_block(at, first, vectors)
+                    for rows, stretches in groupby(self.order.stretches, key=lambda stretch: stretch.rows):
+                        with k.loop("row", rows.start, rows.stop) as row:
+                            weights.make(block, run, row, rows)
+                            for stretch in stretches:
+                                self._multiply_row(_At(row, block, row, run), first, vectors, stretch)
+
+    def _multiply_row(self, at: _At, first: Affine, vectors: int, stretch: Stretch) -> None:
+        """A row of points of a stretch, `at.point` being its number."""
+        with self.k.loop("column", stretch.columns.start, stretch.columns.stop) as column:
+            place = replace(at, point=at.point * self._columns + column, weights=column)
+            self._multiply_block(place, first, vectors, stretch.tiles)
 
     def _panel_blocks(self, first: Affine) -> Iterator[tuple[tuple[Bound, Bound], int]]:
         """The bounds of loops over the blocks of a panel, and the vectors of maps that they have."""
@@ -201,10 +214,10 @@ class _Winograd:
             for start in range(0, self.packed, self.map_lanes):
                 self.products.store((p, tile * self.panel + block * self.packed + start), zero)
 
-    def _multiply_block(self, at: _At, first: Affine, vectors: int) -> None:
-        """All tiles by the first `vectors` vectors of a block of maps, by register tiles."""
-        start = 0
-        sizes = split(self.tiles, pixels_for(self.target, self.tiles, vectors))
+    def _multiply_block(self, at: _At, first: Affine, vectors: int, tiles: range) -> None:
+        """Some tiles by the first `vectors` vectors of a block of maps, by register tiles."""
+        start = tiles.start
+        sizes = split(len(tiles), pixels_for(self.target, len(tiles), vectors))
         for size, group in groupby(sizes):
             count = len(list(group))
             with self.k.once_or_loop("tile", count) as tile:
@@ -248,23 +261,23 @@ class _Winograd:
         self, block: _Block, place: _Block, reach: tuple[Run, ...], at: tuple[Affine, Affine], count: int
     ) -> None:
         """A vector of maps of one tile, finished as soon as whole rows of windows are there."""
-        rows, columns = self.tiling.axes
+        axes, width = result_axes(self.tiling), self._columns
         (n, y, x), (mh, mw), (start, vector) = place, self.op.tile, at
-        position = (
-            self.blocks.blocking.position(place, block) * self.panel + (vector - start) * self.map_lanes
-        )
+        tile = self.order.position(place, block, axes, reach)
+        position = tile * self.panel + (vector - start) * self.map_lanes
+        rows, columns = (self.order.algorithm(i, axes[i], run) for i, run in enumerate(reach))
         epilogue, height = Epilogue(self.k, self.region, self.arguments), self.region.window[0]
         values: dict[Point, Vec] = {}
         pixels = product(range(mh), range(mw, 2 * mw))  # of the next tile
         epilogue.prefetch(point(n, vector * self.map_lanes, y * mh + i, x * mw + j) for i, j in pixels)
 
         def load(i: int, j: int) -> Vec:
-            return self.products.load((i * columns.points + j, position), self.map_lanes)
+            return self.products.load((i * width + j, position), self.map_lanes)
 
         def store(i: int, j: int, value: Vec) -> None:
             if i in reach[0].inside and j in reach[1].inside:
                 values[point(n, vector * self.map_lanes, y * mh + i, x * mw + j)] = value
-            if values and (i + 1) % height == 0 and j + 1 == mw:
+            if values and (i + 1) % height == 0 and j + 1 == len(columns.result):
                 epilogue.finish(values, count)
                 values.clear()
 

@@ -12,10 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from cnnc.backend.kernels.tiles import pixels_for, row_cycles
+from cnnc.backend.kernels.winograd_order import Order
 from cnnc.backend.kernels.winograd_tiles import Blocking, blockings
+from cnnc.backend.kernels.winograd_transforms import effort
 from cnnc.backend.target import Target
+from cnnc.ops.winograd import Tiling
 
 MOST_TILES = 128
 """Tiles of a block at most: far more than it takes to pay for reading the weights."""
@@ -69,20 +73,27 @@ class Inline:
 
 @dataclass(frozen=True)
 class Work:
-    """A convolution: tiles counted along images, rows and columns, each of `points` points; `map_blocks`
-    blocks of `width` vectors of `map_lanes` maps, and channels, transformed `channel_lanes` at a time.
-    Weights have been transformed before, or are `inline`. `effort` is that of
-    transforming a point (winograd_transforms.py)."""
+    """A convolution: the tiles of an image, and images; `map_blocks` blocks of `width` vectors of `map_lanes`
+    maps, and channels, transformed `channel_lanes` at a time. Weights have been transformed before, or are
+    `inline`."""
 
-    points: int
-    counts: tuple[int, int, int]
+    tiling: Tiling
+    images: int
     channels: int
     channel_lanes: int
     map_blocks: int
     width: int
     map_lanes: int
     inline: Inline | None = None
-    effort: float = 1.0
+
+    @cached_property
+    def points(self) -> int:
+        return self.tiling.points
+
+    @cached_property
+    def effort(self) -> float:
+        """Of transforming a point."""
+        return effort(self.tiling.axes)
 
 
 @dataclass(frozen=True)
@@ -129,12 +140,20 @@ class Blocks:
         maps, data = self.panels * self.panel * work.width, -(-work.channels // work.channel_lanes)
         transforms = tiles * work.points * (data * DATA_CYCLES + maps * RESULT_CYCLES)
         transforms *= work.effort
-        register_tiles = -(-tiles // pixels_for(target, tiles, work.width))
-        starts = register_tiles * START_CYCLES
-        step = work.channels * row_cycles(target, tiles, work.width) + starts
-        accumulators = -(-tiles // register_tiles) * work.width
-        products = work.points * self.panels * self.panel * step * (1 + 1 / accumulators)
+        products = self.panels * self.panel * self._product_cycles(target)
         return transforms + products + self._filter_cycles(target) + self._waiting_cycles(target)
+
+    def _product_cycles(self, target: Target) -> float:
+        """Of all products of a block of tiles by a block of maps."""
+        work, cycles = self.work, 0.0
+        for stretch in Order(work.tiling, self.blocking).stretches:
+            tiles = len(stretch.tiles)
+            register_tiles = -(-tiles // pixels_for(target, tiles, work.width))
+            starts = register_tiles * START_CYCLES
+            step = work.channels * row_cycles(target, tiles, work.width) + starts
+            accumulators = -(-tiles // register_tiles) * work.width
+            cycles += len(stretch.rows) * len(stretch.columns) * step * (1 + 1 / accumulators)
+        return cycles
 
     def _filter_cycles(self, target: Target) -> float:
         """Of transforming weights, and of adding up the products of the runs."""
@@ -179,7 +198,7 @@ def choose_blocks(target: Target, work: Work, most_images: int) -> Blocks:
 
 def divisions(work: Work) -> Iterator[Blocks]:
     """Every division; parts and panels divide the blocks of maps."""
-    for blocking in blockings(work.counts, MOST_TILES):
+    for blocking in blockings((work.images, *work.tiling.counts), MOST_TILES):
         for parts in _divisors(work.map_blocks):
             for panels in _divisors(work.map_blocks // parts):
                 yield Blocks(work, blocking, parts, panels, work.map_blocks // parts // panels)

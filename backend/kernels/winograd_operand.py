@@ -64,13 +64,13 @@ class InlineWeights:
         """What comes before the rows of a run for a block of maps."""
         self._transform.begin(block, run)
 
-    def make(self, block: Affine, run: Affine, row: Affine) -> None:
-        """Transform a row of points."""
+    def make(self, block: Affine, run: Affine, row: Affine, rows: range) -> None:
+        """Transform a row of points, one of `rows`."""
 
         def store(column: int, channel: Affine, start: int, value: Vec) -> None:
             self._made.store((column, (channel - run * self.run) * self.block + start), value)
 
-        for number in range(self.rows):
+        for number in rows:
             with where_inside(self._k, row - number, 1):
                 if self.runs > 1:
                     self._transform.prefetch(block, run + 1, number, self.rows)

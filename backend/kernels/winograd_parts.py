@@ -11,12 +11,17 @@ number of threads that the target expects.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
+from cnnc.backend.kernels.winograd_order import Order
 from cnnc.backend.kernels.winograd_tiles import Blocking, blockings
+from cnnc.backend.kernels.winograd_transforms import effort
 from cnnc.backend.target import COMMON_THREADS, Target
+from cnnc.ops.winograd import Tiling
 
 TRANSFORM_CYCLES = 3.5
 """Cycles per point of transforming a vector: loads, sums and stores."""
@@ -34,15 +39,23 @@ LONGEST_BLOCK = 64
 
 @dataclass(frozen=True)
 class Work:
-    """A weight gradient in vectors: channels by maps, at `points` points of tiles counted along images, rows
-    and columns. `block` vectors of maps are never parted. `effort` is that of transforming a point."""
+    """A weight gradient in vectors: channels by maps, over the tiles of so many images. `block` vectors of
+    maps are never parted."""
 
     channel_vectors: int
     map_vectors: int
     block: int
-    points: int
-    counts: tuple[int, int, int]
-    effort: float = 1.0
+    tiling: Tiling
+    images: int
+
+    @cached_property
+    def points(self) -> int:
+        return self.tiling.points
+
+    @cached_property
+    def effort(self) -> float:
+        """Of transforming a point."""
+        return effort(self.tiling.axes)
 
 
 @dataclass(frozen=True)
@@ -71,12 +84,12 @@ class Parts:
 
     def cycles(self, target: Target) -> float:
         """Of all iterations together: transforms, products, and the sums loaded and stored for each block."""
-        work, tiles = self.work, self.blocking.total
+        work, tiles, blocks = self.work, self.blocking.total, math.prod(self.blocking.blocks)
         vectors = work.channel_vectors * self.counts[1] + work.map_vectors * self.counts[0]
         transforms = tiles * work.points * vectors * TRANSFORM_CYCLES * work.effort
         rates = target.fma_units / (1 if target.has_fma else 2)
-        products = work.points * work.channel_vectors * target.lanes * work.map_vectors
-        return transforms + products * (tiles / rates + SUM_CYCLES * tiles / self.blocking.tiles)
+        products = Order(work.tiling, self.blocking).products / rates + SUM_CYCLES * work.points
+        return transforms + blocks * products * work.channel_vectors * target.lanes * work.map_vectors
 
 
 def choose_parts(target: Target, work: Work) -> Parts:
@@ -101,9 +114,11 @@ def _cheapest(target: Target, memory: float, threads: int, divisions: Iterable[P
 
 
 def _divisions(work: Work) -> Iterator[Parts]:
-    blocks = work.map_vectors // work.block
+    blocks, counts = work.map_vectors // work.block, (work.images, *work.tiling.counts)
     for channel_vectors, map_blocks, blocking in product(
-        _divisors(work.channel_vectors), _divisors(blocks), blockings(work.counts, LONGEST_BLOCK)
+        _divisors(work.channel_vectors),
+        _divisors(blocks),
+        blockings(counts, LONGEST_BLOCK),
     ):
         yield Parts(work, channel_vectors, map_blocks * work.block, blocking)
 

@@ -5,22 +5,21 @@ A block of tiles is first fetched (fetch.py), then transformed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine
 from cnnc.backend.kernels.fetch import Fetcher
-from cnnc.backend.kernels.winograd_tiles import Axis, Blocking, Run, loop_over, runs
+from cnnc.backend.kernels.winograd_order import Order, Place
+from cnnc.backend.kernels.winograd_tiles import Axis, Run, loop_over, runs
 from cnnc.backend.kernels.winograd_transforms import Steps, transform_tile
-
-Place = tuple[Affine, Affine, Affine]
-"""Numbers along images, tile rows and tile columns: of a tile, or of a block of tiles."""
+from cnnc.ops.winograd_matrices import Algorithm
 
 
 @dataclass(frozen=True)
 class Side:
-    """Maps [N,H,W,C] and the transform of their tiles, `matrices` along rows and columns.
+    """Maps [N,H,W,C] and the transform of their tiles, along rows and columns by `matrices` of an algorithm.
 
     The channels are cut into `parts` parts of `vectors` vectors, of which an iteration of the parallel nest
     takes number `part`. At each point it keeps `width` elements of every tile of a block in `scratch`.
@@ -32,7 +31,7 @@ class Side:
     parts: int
     part: Affine
     axes: tuple[Axis, Axis]
-    matrices: tuple[Steps, Steps]
+    matrices: Callable[[Algorithm], Steps]
     scratch: BufferHandle
 
     @property
@@ -62,12 +61,12 @@ class Transformer:
     """Writes how blocks of tiles are fetched and transformed."""
 
     k: KernelBuilder
-    blocking: Blocking
+    order: Order
     fetcher: Fetcher
 
     def fetch(self, side: Side, block: Place) -> None:
         """Fetch the rows of a block but for those that it shares with the block before."""
-        images, rows, columns = self.blocking.extents(block, side.axes)
+        images, rows, columns = self.order.blocking.extents(block, side.axes)
         in_every_part = min(side.width, side.channels - (side.parts - 1) * side.width)
         self.fetcher.fetch([side.source], images, rows, columns, (side.first, in_every_part))
 
@@ -78,38 +77,38 @@ class Transformer:
 
     def _reaches(self, side: Side) -> Iterator[tuple[Run, Run, Run]]:
         """Runs along images, rows and columns: what lies outside along one axis is not cut along the next."""
-        images, rows, columns = self.blocking.covered
-        count = self.blocking.counts[0]
+        order, (images, rows, columns) = self.order, self.order.blocking.covered
+        count = order.blocking.counts[0]
         for image in runs(Axis(count, 1, 0, 1, count), images):
-            for row in runs(side.axes[0], rows) if image.inside else (Run(0, rows, ()),):
-                for column in runs(side.axes[1], columns) if row.inside else (Run(0, columns, ()),):
+            for row in runs(side.axes[0], rows) if image.inside else order.outside(0, rows):
+                for column in runs(side.axes[1], columns) if row.inside else order.outside(1, columns):
                     yield image, row, column
 
     def _run(self, side: Side, block: Place, reach: tuple[Run, Run, Run]) -> None:
         """Transform the tiles of a block that are in one run along each axis."""
-        k, sizes = self.k, self.blocking.sizes
+        k, sizes = self.k, self.order.blocking.sizes
         with (
             loop_over(k, "n", reach[0], block[0], sizes[0]) as n,
             loop_over(k, "y", reach[1], block[1], sizes[1]) as y,
             loop_over(k, "x", reach[2], block[2], sizes[2]) as x,
         ):
-            start = self.blocking.position((n, y, x), block) * side.width
+            start = self.order.position((n, y, x), block, side.axes, reach[1:]) * side.width
             for count, vectors in side.runs:
                 with loop_over(k, "v", vectors, side.part, side.vectors) as v:
-                    self._vector(side, reach if count else None, (n, y, x), (start, v * side.lanes, count))
+                    self._vector(side, reach, (n, y, x), (start, v * side.lanes, count))
 
     def _vector(
-        self, side: Side, reach: tuple[Run, Run, Run] | None, tile: Place, vector: tuple[Affine, Affine, int]
+        self, side: Side, reach: tuple[Run, Run, Run], tile: Place, vector: tuple[Affine, Affine, int]
     ) -> None:
         """Transform a vector of one tile: of its lanes `count` hold something, if it reaches anything.
 
         `vector` is where the tile begins in scratch, the first channel, and `count`.
         """
         (rows, columns), (n, y, x), (start, channel, count) = side.axes, tile, vector
-        points = len(side.matrices[1][-1])
+        points = self.order.tiling.axes[1].points
 
         def load(i: int, j: int) -> Vec | None:
-            if reach is None or i not in reach[1].inside or j not in reach[2].inside:
+            if not count or i not in reach[1].inside or j not in reach[2].inside:
                 return None
             pixel = (n, y * rows.step + (i - rows.origin), x * columns.step + (j - columns.origin))
             return side.source.load((*pixel, channel), side.lanes, count)
@@ -117,4 +116,7 @@ class Transformer:
         def store(i: int, j: int, value: Vec) -> None:
             side.scratch.store((i * points + j, start + (channel - side.first)), value)
 
-        transform_tile(self.k, *side.matrices, side.lanes, load, store)
+        down, across = (
+            side.matrices(self.order.algorithm(i, side.axes[i], run)) for i, run in enumerate(reach[1:])
+        )
+        transform_tile(self.k, down, across, side.lanes, load, store)

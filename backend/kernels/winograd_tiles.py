@@ -98,6 +98,11 @@ class Blocking:
         """Tiles of all blocks, those behind the last included."""
         return math.prod(self.covered)
 
+    @property
+    def has_whole_images(self) -> bool:
+        """Whether no image is parted."""
+        return self.sizes[1:] == self.counts[1:]
+
     def extents(
         self, block: tuple[Affine, Affine, Affine], axes: tuple[Axis, Axis]
     ) -> tuple[Extent, Extent, Extent]:

@@ -18,12 +18,13 @@ from cnnc.backend.kernels.fetch import LINE, Fetcher
 from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.site import Site, declare
 from cnnc.backend.kernels.tiles import pixels_for, split
+from cnnc.backend.kernels.winograd_order import Order, Place
 from cnnc.backend.kernels.winograd_parts import Parts, Work, choose_parts
-from cnnc.backend.kernels.winograd_sides import Place, Side, Transformer
+from cnnc.backend.kernels.winograd_sides import Side, Transformer
 from cnnc.backend.kernels.winograd_tiles import data_axes, result_axes
-from cnnc.backend.kernels.winograd_transforms import effort, transform_tile
+from cnnc.backend.kernels.winograd_transforms import Steps, transform_tile
 from cnnc.ops.winograd import WinogradWeightGrad
-from cnnc.ops.winograd_matrices import transposed
+from cnnc.ops.winograd_matrices import Algorithm, transposed
 
 UNROLL = 2
 """Tiles of one iteration of the innermost loop."""
@@ -56,12 +57,12 @@ class _WeightGrad:
             -(-x.shape[1] // self.channel_lanes),
             -(-dy.shape[1] // self.block) * self.vectors,
             self.vectors,
-            self.tiling.points,
-            (x.shape[0], *self.tiling.counts),
-            effort(self.tiling.axes),
+            self.tiling,
+            x.shape[0],
         )
         self.parts: Parts = choose_parts(site.target, work)
         self.blocking = self.parts.blocking
+        self.order = Order(self.tiling, self.blocking)
         self.is_one_block = self.blocking.blocks == (1, 1, 1)
 
     def build(self) -> Kernel:
@@ -79,7 +80,7 @@ class _WeightGrad:
         """All that an iteration of the parallel nest does."""
         size = data.width * gradients.width
         sums = self.k.scratch("sums", (self.tiling.points, size + LINE))
-        transformer = Transformer(self.k, self.blocking, Fetcher.of(self.k))
+        transformer = Transformer(self.k, self.order, Fetcher.of(self.k))
         if not self.is_one_block:
             self._clear(sums, size)
         with self._blocks() as block:
@@ -91,7 +92,6 @@ class _WeightGrad:
 
     def _data(self, part: Affine) -> Side:
         """V = B^T d B: tiles overlap, and reach into the padding."""
-        rows, columns = self.tiling.axes
         axes = data_axes(self.tiling, self.op.pad, self.x.buffer.shape[1:3])
         vectors, parts = self.parts.channel_vectors, self.parts.counts[0]
         scratch = self._scratch("data", vectors * self.channel_lanes)
@@ -102,17 +102,19 @@ class _WeightGrad:
             parts,
             part,
             axes,
-            (rows.data_steps, columns.data_steps),
+            lambda algorithm: algorithm.data_steps,
             scratch,
         )
 
     def _gradients(self, part: Affine) -> Side:
         """D = A dy A^T: tiles lie side by side, the last may be cut."""
-        rows, columns = self.tiling.axes
         axes = result_axes(self.tiling)
         vectors, parts = self.parts.map_vectors, self.parts.counts[1]
         scratch = self._scratch("gradients", vectors * self.lanes)
-        matrices = ((transposed(rows.result),), (transposed(columns.result),))
+
+        def matrices(algorithm: Algorithm) -> Steps:
+            return (transposed(algorithm.result),)
+
         return Side(self.dy, self.lanes, vectors, parts, part, axes, matrices, scratch)
 
     def _scratch(self, name: str, width: int) -> BufferHandle:
@@ -137,24 +139,26 @@ class _WeightGrad:
     def _multiply(self, data: Side, gradients: Side, sums: BufferHandle) -> None:
         """Add the products of a block of tiles to the sums, a register tile of channels by maps at a time."""
         sizes = split(data.width, pixels_for(self.target, data.width, self.vectors))
-        k, first = self.k, 0
-        with (
-            k.once_or_loop("p", self.tiling.points) as p,
-            k.once_or_loop("block", gradients.vectors // self.vectors) as block,
-        ):
-            for size in dict.fromkeys(sizes):
-                count = sizes.count(size)
-                with k.once_or_loop("tile", count) as tile:
-                    corner = (p, tile * size + first, block * self.block)
-                    self._register_tile(data, gradients, sums, corner, size)
-                first += count * size
+        k = self.k
+        for stretch in self.order.stretches:
+            with (
+                self.order.each_point(k, stretch) as p,
+                k.once_or_loop("block", gradients.vectors // self.vectors) as block,
+            ):
+                first = 0
+                for size in dict.fromkeys(sizes):
+                    count = sizes.count(size)
+                    with k.once_or_loop("tile", count) as tile:
+                        corner = (p, tile * size + first, block * self.block)
+                        self._register_tile(data, gradients, sums, corner, size, stretch.tiles)
+                    first += count * size
 
     def _register_tile(
-        self, data: Side, gradients: Side, sums: BufferHandle, corner: Place, rows: int
+        self, data: Side, gradients: Side, sums: BufferHandle, corner: Place, rows: int, tiles: range
     ) -> None:
         """The products of `rows` channels by a block of maps; `corner` is the point, first channel and map.
 
-        They are added up over the tiles of a block first, then to the sums: so errors stay small.
+        They are added up over some tiles of a block first, then to the sums: so errors stay small.
         """
         k, lanes, (p, channel, first_map) = self.k, self.lanes, corner
         acc = k.register("acc", lanes, (rows, self.vectors))
@@ -167,7 +171,7 @@ class _WeightGrad:
                 for v, factor in enumerate(factors):
                     acc[i, v] = k.fma(value, factor, acc[i, v])
 
-        k.unrolled("t", self.blocking.tiles, UNROLL, step)
+        k.unrolled("t", len(tiles), UNROLL, lambda t: step(t + tiles.start))
         for i in range(rows):
             for v in range(self.vectors):
                 place = (p, (channel + i) * gradients.width + first_map + v * lanes)

@@ -8,14 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cnnc.ir.op import Op, Sample
-from cnnc.ir.types import Array
+from cnnc.ir.types import Array, TensorType
 
 
 @dataclass(frozen=True)
 class LinkedSample(Sample):
-    """A sample whose operands depend on each other: (i, op, (j, k)) makes operand i = op(operands j, k)."""
+    """A sample whose operands depend on each other: (i, op, (j, k)) makes operand i = op(operands j, k).
+    Operands of the types `drawn`, numbered on, are for the links alone."""
 
     links: tuple[tuple[int, Op, tuple[int, ...]], ...] = ()
+    drawn: tuple[TensorType, ...] = ()
 
 
 def random_operands(
@@ -26,12 +28,13 @@ def random_operands(
     Floating-point operands are of dtype `floats`, by default from -1 to 1.
     """
     operands: list[Array] = []
-    for index, type in enumerate(sample.operands):
+    links, drawn = (sample.links, sample.drawn) if isinstance(sample, LinkedSample) else ((), ())
+    for index, type in enumerate((*sample.operands, *drawn)):
         low, high = sample.ranges[index] if sample.ranges else (-1.0, 1.0)
         if type.dtype == "i32":
             operands.append(rng.integers(int(low), int(high), type.shape, np.int32, endpoint=True))
         else:
             operands.append(np.asarray(rng.uniform(low, high, type.shape), dtype=floats))
-    for target, op, sources in sample.links if isinstance(sample, LinkedSample) else ():
+    for target, op, sources in links:
         (operands[target],) = op.reference(*(operands[source] for source in sources))
-    return tuple(operands)
+    return tuple(operands[: len(sample.operands)])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from cnnc.ir.graph import Value
 from cnnc.ir.op import Emitter, Op, Sample, Trait
 from cnnc.ir.types import Array, TensorType, f32
 from cnnc.ops.check import expect_rank, expect_type, take_floats
+from cnnc.ops.samples import LinkedSample
 from cnnc.ops.window import Window
 from cnnc.ops.winograd_matrices import Algorithm, Matrix, algorithm, transposed
 
@@ -39,10 +41,19 @@ class Tiling:
     def __post_init__(self) -> None:
         assert self.axes
 
-    @property
+    @cached_property
     def axes(self) -> tuple[Algorithm, Algorithm]:
         """The algorithms along rows and columns."""
         return algorithms(self.tile, self.kernel, self.stride)
+
+    @cached_property
+    def last(self) -> tuple[Algorithm, Algorithm]:
+        """Those that suffice for the last tiles of several along rows and along columns, at stride 1."""
+        rows, columns = (
+            axis if axis.is_strided or count == 1 else axis.cut(size - (count - 1) * tile)
+            for axis, count, size, tile in zip(self.axes, self.counts, self.size, self.tile, strict=True)
+        )
+        return rows, columns
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -167,7 +178,8 @@ class _Winograd(_NoDerivative):
 class WinogradConv2d(_Winograd):
     """x [N,C,H,W], u [P,C,K] -> y [N,K,H',W'], the convolution by the weights that u was made of.
 
-    Each tile of y is A^T [sum over c of (B^T d B) * u] A for the nh x nw data d under it.
+    Each tile of y is A^T [sum over c of (B^T d B) * u] A for the nh x nw data d under it. What hangs over is
+    cut off, so that a kernel may do without the points that it alone needs: u must have been made of weights.
     """
 
     name: ClassVar[str] = "winograd_conv2d"
@@ -202,8 +214,13 @@ class WinogradConv2d(_Winograd):
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         for geometry, x, w in _CASES:
-            (u,) = WinogradWeights(geometry[0], stride=geometry[3]).infer(f32(*w))
-            yield Sample(cls(*geometry), (f32(*x), u))
+            yield convolution_sample(cls(*geometry), f32(*x), f32(*w))
+
+
+def convolution_sample(op: WinogradConv2d, x: TensorType, w: TensorType) -> LinkedSample:
+    """A sample whose second operand is made of weights w."""
+    weights = WinogradWeights(op.tile, stride=op.stride)
+    return LinkedSample(op, (x, *weights.infer(w)), links=((1, weights, (2,)),), drawn=(w,))
 
 
 @dataclass(frozen=True)

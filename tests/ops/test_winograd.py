@@ -55,6 +55,20 @@ def test_the_transposed_matrices_give_the_gradient_of_the_filter(kind: Kind, dat
     assert applied(transposed(found.filter), products) == direct
 
 
+@given(kind=st.sampled_from([k for k in KINDS if k[2] == 1]), data=st.data())
+def test_a_cut_tile_takes_the_first_products_of_the_same_filter(kind: Kind, data: st.DataObject) -> None:
+    (m, r, _), whole = kind, algorithm(*kind)
+    results = data.draw(st.integers(1, m))
+    found = whole.cut(results)
+    assert found.points == results + r - 1
+    assert found.filter == whole.filter[: found.points]
+    g = data.draw(st.lists(fractions, min_size=r, max_size=r))
+    d = data.draw(st.lists(fractions, min_size=found.points, max_size=found.points))
+    products = [a * b for a, b in zip(applied(found.filter, g), applied(found.data, d), strict=True)]
+    direct = [sum((g[j] * d[i + j] for j in range(r)), Fraction(0)) for i in range(results)]
+    assert applied(found.result, products) == direct
+
+
 @pytest.mark.parametrize(("tile", "taps"), [(3, 3), (2, 1), (4, 5), (0, 3), (2, 4)])
 def test_other_sizes_have_no_algorithm(tile: int, taps: int) -> None:
     with pytest.raises(ShapeError, match=f"no Winograd algorithm for tiles of {tile} under {taps} taps"):

@@ -17,12 +17,14 @@ from cnnc.backend.layouts import LayoutRules
 from cnnc.backend.target import TARGETS, Target
 from cnnc.errors import ShapeError, UnsupportedError
 from cnnc.ir.builder import GraphBuilder
+from cnnc.ir.graph import Value
 from cnnc.ir.op import Sample
 from cnnc.ir.types import f32
 from cnnc.ops.elementwise import Add, Bias, Relu
 from cnnc.ops.fused import Fused
 from cnnc.ops.pool import MaxPool2d, MeanPool2d
-from cnnc.ops.winograd import WinogradConv2d, WinogradWeights
+from cnnc.ops.samples import LinkedSample
+from cnnc.ops.winograd import WinogradConv2d, convolution_sample
 from cnnc.passes.assign_layouts import Tensors
 from cnnc.passes.fuse_epilogues import FuseEpilogues
 from tests.kernel_sites import check_graph, check_sample, site_of
@@ -49,14 +51,14 @@ def sample_of(
     x: tuple[int, ...],
     maps: int,
     stride: tuple[int, int] = (1, 1),
-) -> Sample:
+) -> LinkedSample:
     top, left, bottom, right = pad
-    (u,) = WinogradWeights(tile, stride=stride).infer(f32(maps, x[1], *kernel))
-    return Sample(WinogradConv2d(tile, kernel, (top, left, bottom, right), stride), (f32(*x), u))
+    op = WinogradConv2d(tile, kernel, (top, left, bottom, right), stride)
+    return convolution_sample(op, f32(*x), f32(maps, x[1], *kernel))
 
 
 @st.composite
-def convolutions(draw: st.DrawFn, widest: int) -> Sample:
+def convolutions(draw: st.DrawFn, widest: int) -> LinkedSample:
     """Any tile and stride, asymmetric pads, maps smaller than a tile and larger."""
     tile, kernel, stride = draw(st.sampled_from(SHAPES))
     pad = draw(st.tuples(*[st.integers(0, 3)] * 4))
@@ -83,14 +85,20 @@ def test_convolutions_compiled(sample: Sample, target: Target) -> None:
     check_sample(sample, target, run=run_natively(target))
 
 
+def emitted(b: GraphBuilder, sample: LinkedSample) -> Value:
+    """The convolution of an input by params, which are transformed before."""
+    ((_, weights, _),), (w,) = sample.links, sample.drawn
+    u = b.emit(weights, b.param("w", w))
+    return b.emit(sample.op, b.input("x", sample.operands[0]), u)
+
+
 @on_runnable_targets
 @pytest.mark.parametrize("maps", [1, 3, 21, 40])
 @pytest.mark.parametrize("pool", [None, MaxPool2d((2, 2), (2, 2)), MeanPool2d((4, 2), (4, 2))], ids=str)
 def test_epilogues(maps: int, pool: MaxPool2d | MeanPool2d | None, target: Target) -> None:
     """Bias, shortcut, activation and pool in registers; the last tiles hang over."""
     b = GraphBuilder("net")
-    op, (x, u) = (s := sample_of((4, 4), (3, 3), (1, 1, 1, 1), (2, 5, 12, 10), maps)).op, s.operands
-    y = b.emit(op, b.input("x", x), b.param("u", u))
+    y = emitted(b, sample_of((4, 4), (3, 3), (1, 1, 1, 1), (2, 5, 12, 10), maps))
     y = b.emit(Bias(), y, b.param("bias", f32(maps)))
     y = b.emit(Relu(), b.emit(Add(), y, b.input("shortcut", y.type)))
     graph = b.build([b.emit(pool, y) if pool else y])
@@ -103,8 +111,7 @@ def test_epilogues(maps: int, pool: MaxPool2d | MeanPool2d | None, target: Targe
 def test_windows_that_tiles_would_cut_are_not_fused(tile: tuple[int, int], kernel: tuple[int, int]) -> None:
     b = GraphBuilder("net")
     sample = sample_of(tile, kernel, (1, 1, 1, 1), (1, 8, 12 if tile[0] > 1 else 10, 12), 8)
-    y = b.emit(sample.op, b.input("x", sample.operands[0]), b.param("u", sample.operands[1]))
-    graph = b.build([b.emit(MaxPool2d((3, 3), (3, 3)), y)])
+    graph = b.build([b.emit(MaxPool2d((3, 3), (3, 3)), emitted(b, sample))])
     feeds = {**draw(graph.inputs, 1), **draw(graph.params, 2)}
     program = check_graph(graph, (FuseEpilogues(),), TARGETS["avx2"], feeds)
     assert not any(isinstance(call.node.op, Fused) for call in program.calls if call.node)

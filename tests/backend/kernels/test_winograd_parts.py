@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cnnc.backend.kernels.winograd_parts import OVERFLOW, Parts, Work, choose_parts
 from cnnc.backend.target import COMMON_THREADS, TARGETS
+from cnnc.ops.winograd import Tiling
 
 LAYERS = ((8, 64, 14), (8, 128, 7), (8, 256, 4), (8, 512, 2), (1, 64, 64), (16, 192, 5), (4, 64, 56))
 """Images, channels and tiles along an axis of layers of known networks."""
@@ -15,7 +16,12 @@ LAYERS = ((8, 64, 14), (8, 128, 7), (8, 256, 4), (8, 512, 2), (1, 64, 64), (16, 
 
 def work_of(target: str, images: int, channels: int, tiles: int) -> Work:
     vectors = channels // TARGETS[target].lanes
-    return Work(vectors, vectors, 2, 36, (images, tiles, tiles))
+    return Work(vectors, vectors, 2, tiling(4, (tiles, tiles)), images)
+
+
+def tiling(tile: int, counts: tuple[int, int]) -> Tiling:
+    """Whole tiles, so many along rows and columns."""
+    return Tiling((tile, tile), (3, 3), (1, 1), (tile * counts[0], tile * counts[1]))
 
 
 @pytest.mark.parametrize("target", ["avx2", "avx512"])
@@ -32,15 +38,15 @@ def test_layers_have_enough_parts_and_fit_the_cache(target: str, layer: tuple[in
     channels=st.integers(1, 40),
     blocks=st.integers(1, 12),
     block=st.integers(1, 3),
-    points=st.sampled_from((3, 6, 16, 36)),
+    tile=st.sampled_from((2, 4, 5)),
     counts=st.tuples(*[st.integers(1, 20)] * 3),
     target=st.sampled_from(sorted(TARGETS)),
 )
 @settings(max_examples=50, deadline=None)
 def test_parts_are_equal_and_whole(
-    channels: int, blocks: int, block: int, points: int, counts: tuple[int, int, int], target: str
+    channels: int, blocks: int, block: int, tile: int, counts: tuple[int, int, int], target: str
 ) -> None:
-    work = Work(channels, blocks * block, block, points, counts)
+    work = Work(channels, blocks * block, block, tiling(tile, counts[1:]), counts[0])
     parts = choose_parts(TARGETS[target], work)
     assert parts.counts[0] * parts.channel_vectors == channels
     assert parts.counts[1] * parts.map_vectors == blocks * block
