@@ -57,6 +57,12 @@ def joint_runs(
     return tuple(joint)
 
 
+def side_by_side(phases: Sequence[Phase]) -> list[tuple[Phase, ...]]:
+    """Phases of equally many columns together: their results, side by side, are then written in the order of
+    memory."""
+    return [tuple(equal) for _, equal in itertools.groupby(phases, key=lambda phase: phase.count)]
+
+
 def meeting_columns(run: Run, phase: Phase) -> dict[int, list[tuple[int, int]]]:
     """For each column of the source, counted from where column 0 of a tile begins to count, the pairs of
     a column of the tile and a tap that meet there."""

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile
 from cnnc.backend.kernel.ir import Affine, Kernel
-from cnnc.backend.kernels.columns import Run, joint_runs, meeting_columns
+from cnnc.backend.kernels.columns import Run, joint_runs, meeting_columns, side_by_side
 from cnnc.backend.kernels.contraction import Contraction
 from cnnc.backend.kernels.loops import vectors
 from cnnc.backend.kernels.phases import Phase
@@ -108,17 +108,10 @@ class _Depthwise:
         for phase in self.phases[0]:
 
             def tiles(number: Affine, rows: int, phase: Phase = phase) -> None:
-                for together in self._together:
+                for together in side_by_side(self.phases[1]):
                     self._tiles(image, number * self.rows, rows, (phase, together), channel, channels)
 
             each_part(self.k, row, self.heights, phase.count, self.rows, tiles)
-
-    @property
-    def _together(self) -> list[Phases]:
-        """The phases of a row's columns, those of equally many columns together: their results, side by
-        side, are written in the order of memory."""
-        by_count = itertools.groupby(self.phases[1], key=lambda phase: phase.count)
-        return [tuple(phases) for _, phases in by_count]
 
     def _tiles(
         self,

@@ -16,7 +16,7 @@ from itertools import product
 
 from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
-from cnnc.backend.kernels.columns import Run, column_runs
+from cnnc.backend.kernels.columns import Run, joint_runs, side_by_side
 from cnnc.backend.kernels.contraction import (
     Contraction,
     as_images,
@@ -232,21 +232,21 @@ class _Direct:
         for row_phase in self.phases[0]:
 
             def rows(number: Affine, count: int, row_phase: Phase = row_phase) -> None:
-                for column_phase in self.phases[1]:
-                    for run in self._runs(column_phase, count, len(block.vectors)):
-                        with self.k.once_or_loop("tile", run.count) as tile:
-                            place = _Place(
-                                image, group, number * self.tile_rows, tile * run.pixels + run.first
-                            )
-                            self._tile(place, block, (row_phase, column_phase), count, run)
+                for together in side_by_side(self.phases[1]):
+                    for runs in self._runs(together, count, len(block.vectors)):
+                        with self.k.once_or_loop("tile", runs[0].count) as tile:
+                            column = tile * runs[0].pixels + runs[0].first
+                            place = _Place(image, group, number * self.tile_rows, column)
+                            for column_phase, run in zip(together, runs, strict=True):
+                                self._tile(place, block, (row_phase, column_phase), count, run)
 
             each_part(self.k, part, self.parts, row_phase.count, self.tile_rows, rows)
 
-    def _runs(self, phase: Phase, rows: int, vectors: int) -> tuple[Run, ...]:
-        """The tiles of `rows` rows of a phase: for few maps or rows they are wider than elsewhere."""
+    def _runs(self, phases: Sequence[Phase], rows: int, vectors: int) -> tuple[tuple[Run, ...], ...]:
+        """The tiles of `rows` rows of phases: for few maps or rows they are wider than elsewhere."""
         multiple = self.region.window[1]
-        most = pixels_for(self.site.target, phase.count, vectors, -(-rows // self.joined), multiple)
-        return column_runs(phase, self.shape.source[1], most, multiple)
+        most = pixels_for(self.site.target, phases[0].count, vectors, -(-rows // self.joined), multiple)
+        return joint_runs(phases, self.shape.source[1], most, multiple)
 
     def _tile(self, place: _Place, block: _Block, phases: tuple[Phase, Phase], rows: int, run: Run) -> None:
         """Accumulate one tile and finish it."""
