@@ -387,5 +387,9 @@ class Kernel:
         """A short text that equal kernels share and no others."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
+    def __hash__(self) -> int:
+        """That of the fingerprint, which is computed once."""
+        return hash(self.fingerprint)
+
     def buffer(self, name: str) -> Buffer:
         return next(b for b in self.buffers if b.name == name)
