@@ -1,26 +1,24 @@
 """Lowers a plan to a program: one kernel call per node that moves or computes data.
 
-Each node becomes a Site, each site a Kernel (kernels/registry.py), checked and proven. Kernels of equal
-text are one. The program is what entry.py writes the native function from.
+Each node becomes a Site, each site a Kernel (proven.py), checked and proven. Kernels of equal text are
+one. The program is what entry.py writes the native function from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from cnnc.backend.images import image_values, images_lie_apart
-from cnnc.backend.kernel.image_bounds import prove_images
+from cnnc.backend.images import image_values
 from cnnc.backend.kernel.ir import Kernel, aligned_scratch
-from cnnc.backend.kernels.registry import Proof, proven_kernel
+from cnnc.backend.kernels.registry import Proof
 from cnnc.backend.kernels.site import Site, Tensor
+from cnnc.backend.proven import ProvenKernels
 from cnnc.backend.target import Target
-from cnnc.errors import VerifyError
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.graph import Node, Value
 from cnnc.ir.layout import row_major
-from cnnc.ir.op import Op
 from cnnc.ir.plan import Placement, Plan, Space, is_alias
 from cnnc.ir.types import TensorType
 from cnnc.ops.fused import Fused
@@ -31,9 +29,6 @@ FLOPS_PER_ELEMENT = 4
 
 CALLERS = frozenset({Space.INPUT, Space.OUTPUT})
 """Memory that holds just the images of a call."""
-
-_Key = tuple[Op, tuple[Tensor, ...], tuple[tuple[int, int], ...], tuple[bool, ...], bool]
-"""What decides a kernel."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +77,13 @@ def unique_kernels(calls: Iterable[Call]) -> tuple[Kernel, ...]:
     return tuple(dict.fromkeys(call.kernel for call in calls))
 
 
-def lower(plan: Plan, target: Target, batch: int = 0) -> Program:
+def lower(plan: Plan, target: Target, batch: int = 0, proven: ProvenKernels | None = None) -> Program:
     """The program of a plan; with a `batch`, that of its inputs, it can be run for fewer images as well.
+    Kernels that were `proven` for another program are shared with it.
 
     Raises UnsupportedError, at the node, for what no kernel computes, or with a batch for what mixes images.
     """
-    proven: dict[_Key, tuple[Kernel, Proof]] = {}
+    proven = proven or ProvenKernels()
     images = image_values(plan.graph, batch) if batch > 1 else frozenset()
     calls = []
     for node in plan.graph.nodes:
@@ -102,33 +98,17 @@ def lower(plan: Plan, target: Target, batch: int = 0) -> Program:
             exact = any(place.space in CALLERS for place in places)
             site = replace(site, images=batch, exact_images=exact)
         holding = tuple(v in images for v in arguments)
-        tensors, in_place = (*site.operands, *site.results), tuple(sorted(site.in_place.items()))
-        key = (site.op, tensors, in_place, holding, site.exact_images)
-        if key not in proven:
-            proven[key] = proven_kernel(site, node.loc)
-            check_images(proven[key][0], site, holding)
-        calls.append(Call(*proven[key], places, _flops(node), node))
+        kernel, proof = proven.of(site, holding, node.loc)
+        calls.append(Call(kernel, proof, places, _flops(node), node))
     return Program(plan, target, tuple(calls), batch)
 
 
-def check_images(kernel: Kernel, site: Site, holding: Sequence[bool]) -> None:
-    """Raise VerifyError if a site's kernel touches images that it must not; `holding` says which of its
-    arguments hold images."""
-    loop = kernel.image_loop
-    if site.exact_images and (loop is None or loop.images != 1):
-        raise VerifyError(f"kernel {kernel.name}: no loop over single images, but arguments of the caller")
-    if loop is not None:
-        names = [buffer.name for buffer, has in zip(kernel.arguments, holding, strict=True) if has]
-        own = [t for i, t in enumerate(site.results) if i not in site.in_place]
-        tensors = zip((*site.operands, *own), holding, strict=True)
-        if any(has and not images_lie_apart(tensor.layout) for tensor, has in tensors):
-            raise VerifyError(f"kernel {kernel.name}: images lie among each other")
-        prove_images(kernel, loop, site.images, names)
-
-
-def lower_unpacking(plan: Plan, weights: Iterable[Value], target: Target) -> tuple[Call, ...]:
+def lower_unpacking(
+    plan: Plan, weights: Iterable[Value], target: Target, proven: ProvenKernels | None = None
+) -> tuple[Call, ...]:
     """Calls that copy weights out of the param block, row-major and one behind the other: what the calls
     know as output 0."""
+    proven = proven or ProvenKernels()
     calls, offset = [], 0
     for value in weights:
         inside, outside = (
@@ -136,7 +116,7 @@ def lower_unpacking(plan: Plan, weights: Iterable[Value], target: Target) -> tup
             Tensor(value.type, row_major(value.type.rank)),
         )
         op = Relayout(inside.layout.tag, outside.layout.tag)
-        kernel, proof = proven_kernel(Site(op, (inside,), (outside,), target))
+        kernel, proof = proven.of(Site(op, (inside,), (outside,), target))
         place = Placement(Space.OUTPUT, offset, value.type.nbytes)
         calls.append(Call(kernel, proof, (plan.placement(value), place), 0))
         offset += value.type.nbytes

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cnnc.backend.cache import ObjectCache
 from cnnc.backend.cpu import supported_ir
 from cnnc.backend.emit import emit_kernel
 from cnnc.backend.entry import declarations, entry_ir, pack_ir, params_from_file, params_in_text, unpack_ir
-from cnnc.backend.forked import forked_map, processors
 from cnnc.backend.kernel.ir import Kernel
-from cnnc.backend.llvm import CodeGenerator, has_assembler, version
+from cnnc.backend.llvm import has_assembler
 from cnnc.backend.lower import Call, Program, unique_kernels
+from cnnc.backend.objects import ObjectMaker
 from cnnc.backend.pool import pool_ir
 from cnnc.backend.target import Target
 
@@ -78,19 +77,6 @@ class Unit:
             return params_from_file(symbol, path, nbytes)
         return params_in_text(symbol, Path(path).read_bytes())
 
-    def objects(self, cache: ObjectCache) -> tuple[bytes, ...]:
-        """The unit as objects; each kernel is one of its own, so that equal ones are compiled once.
-
-        What the cache lacks is compiled by as many processes as there are processors, the longest first.
-        """
-        texts = [emit_kernel(kernel, self.target) for kernel in self.kernels]
-        texts.append(declarations(self.calls) + self.functions_ir())
-        keys = [f"{version()}\n{self.target.suited_to()}\n{text}" for text in texts]
-        found = [cache.find(key) for key in keys]
-        missing = sorted((i for i, code in enumerate(found) if code is None), key=lambda i: -len(texts[i]))
-        generator = CodeGenerator(self.target)
-        made = forked_map(generator.object_code, [texts[i] for i in missing], processors())
-        for index, code in zip(missing, made, strict=True):
-            found[index] = code
-        cache.keep({keys[index]: code for index, code in zip(missing, made, strict=True)})
-        return tuple(code for code in found if code is not None)
+    def objects(self, maker: ObjectMaker) -> tuple[bytes, ...]:
+        """The unit as objects; each kernel is one of its own, so that equal ones are compiled once."""
+        return maker.objects(self.kernels, declarations(self.calls) + self.functions_ir())

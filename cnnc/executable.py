@@ -18,6 +18,8 @@ import cnnc
 from cnnc.backend.cache import ObjectCache
 from cnnc.backend.interface import Interface, Port, Weight
 from cnnc.backend.llvm import version
+from cnnc.backend.objects import object_maker
+from cnnc.backend.proven import Listener, heard_by_nobody
 from cnnc.backend.target import Target
 from cnnc.ir.printer import print_graph
 from cnnc.passes.choose_algorithms import Preferences
@@ -58,11 +60,15 @@ class Request:
         parts = (VERSION, version(), _code_state(), repr(self.target), repr(options), optimizer, ports)
         return "\n".join((*parts, print_graph(graph)))
 
-    def compiled(self) -> CompiledUnit:
-        """All that comes before machine code. Raises CnncError for what cannot be compiled so."""
+    def compiled(self, listener: Listener = heard_by_nobody) -> CompiledUnit:
+        """All that comes before machine code; `listener` hears of kernels while others are still written.
+
+        Raises CnncError for what cannot be compiled so.
+        """
         unit = training_unit if self.train else inference_unit
+        options = (self.preferences, self.strict, self.max_memory)
         with _no_collecting():
-            return unit(self.source, self.batch, self.target, self.preferences, self.strict, self.max_memory)
+            return unit(self.source, self.batch, self.target, *options, listener)
 
 
 @dataclass(frozen=True)
@@ -94,9 +100,9 @@ def executable(request: Request, cache: ObjectCache) -> Executable:
     """The executable of a request, from the cache or compiled now."""
 
     def built() -> bytes:
-        with _no_collecting():
-            compiled = request.compiled()
-            return Executable(compiled.interface(False), compiled.unit.objects(cache)).to_bytes()
+        with _no_collecting(), object_maker(request.target, cache) as maker:
+            compiled = request.compiled(maker.begin)
+            return Executable(compiled.interface(False), compiled.unit.objects(maker)).to_bytes()
 
     return Executable.from_bytes(cache.get(f"executable\n{request.key}", built))
 

@@ -14,6 +14,7 @@ from itertools import accumulate
 import numpy as np
 
 from cnnc.backend.lower import lower
+from cnnc.backend.proven import ProvenKernels
 from cnnc.backend.target import Target
 from cnnc.errors import CnncError
 from cnnc.ir.graph import Graph, Value
@@ -65,13 +66,14 @@ def compile_within(
     target: Target,
     shared: Plan | None = None,
     batch: int = 0,
+    proven: ProvenKernels | None = None,
 ) -> Compilation:
     """As `compile_graph`, but with a workspace of at most `limit`: values of the forward part that the
     backward part needs are computed again where that serves.
 
     Raises CnncError if that is out of reach, with the least found and the largest values alive at its peak.
     """
-    compilation = compile_graph(graph, passes, target, shared, batch)
+    compilation = compile_graph(graph, passes, target, shared, batch, proven)
     if limit is None:
         return compilation
     search = _Search(compilation, target, shared)
@@ -82,7 +84,7 @@ def compile_within(
         if smaller is attempt:
             break
         attempt = smaller
-        program = lower(attempt.plan, target, batch)
+        program = lower(attempt.plan, target, batch, proven)
         compilation = replace(compilation, stages=attempt.stages, plan=attempt.plan, program=program)
     limit.check(compilation)
     return compilation

@@ -10,6 +10,7 @@ from typing import Any
 
 from cnnc.backend import llvm
 from cnnc.backend.cache import ObjectCache
+from cnnc.backend.objects import object_maker
 from cnnc.backend.target import Target, check_threads
 from cnnc.backend.unit import Unit
 from cnnc.errors import CnncError, UnsupportedError
@@ -31,7 +32,8 @@ class Code:
     @classmethod
     def of(cls, unit: Unit, workspace_bytes: int, cache: ObjectCache) -> Code:
         """The code of a unit, its kernels compiled where the cache lacks them."""
-        return cls(unit.name, unit.target, unit.objects(cache), workspace_bytes)
+        with object_maker(unit.target, cache) as maker:
+            return cls(unit.name, unit.target, unit.objects(maker), workspace_bytes)
 
 
 class Native:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from cnnc.backend.layouts import LayoutRules
 from cnnc.backend.lower import Program, lower
+from cnnc.backend.proven import ProvenKernels
 from cnnc.backend.target import Target
 from cnnc.ir.graph import Graph
 from cnnc.ir.layout import Layout
@@ -91,15 +92,20 @@ class Compilation:
 
 
 def compile_graph(
-    graph: Graph, passes: Sequence[Pass], target: Target, shared: Plan | None = None, batch: int = 0
+    graph: Graph,
+    passes: Sequence[Pass],
+    target: Target,
+    shared: Plan | None = None,
+    batch: int = 0,
+    proven: ProvenKernels | None = None,
 ) -> Compilation:
     """Run the passes, choose layouts, plan buffers, write the kernels. With `shared` the params lie as in
     that plan, so that both programs can work on one param block. With `batch`, which the passes give the
-    graph, the program can be run for fewer images as well."""
+    graph, the program can be run for fewer images as well. Kernels that were `proven` before are shared."""
     stages = run_passes(graph, passes)
     plan = plan_graph(stages[-1].graph, target, shared)
     algorithms = next((p for p in passes if isinstance(p, ChooseAlgorithms)), None)
-    return Compilation(stages, plan, lower(plan, target, batch), algorithms)
+    return Compilation(stages, plan, lower(plan, target, batch, proven), algorithms)
 
 
 def plan_graph(graph: Graph, target: Target, shared: Plan | None = None) -> Plan:
@@ -114,7 +120,11 @@ def plan_graph(graph: Graph, target: Target, shared: Plan | None = None) -> Plan
 
 
 def compile_preparation(
-    main: Compilation, weights: Sequence[str], states: Mapping[str, float], target: Target
+    main: Compilation,
+    weights: Sequence[str],
+    states: Mapping[str, float],
+    target: Target,
+    proven: ProvenKernels | None = None,
 ) -> Compilation:
     """The program that fills the params of `main`: from its weights by name, in their order, and for
     training from the numbers its states begin with."""
@@ -124,7 +134,8 @@ def compile_preparation(
     nodes = split_preparation(given).nodes if split else ()
     params = {p.name: p for p in given.params}
     graph = preparation_graph(main.plan.graph, [params[w] for w in weights], nodes, states)
-    return compile_graph(graph, (EliminateDeadCode(), FuseEpilogues()), target, shared=main.plan)
+    passes = (EliminateDeadCode(), FuseEpilogues())
+    return compile_graph(graph, passes, target, shared=main.plan, proven=proven)
 
 
 def param_layouts(plan: Plan) -> Mapping[str, Layout]:

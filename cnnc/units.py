@@ -11,6 +11,7 @@ import numpy as np
 from cnnc.backend.algorithms import Algorithms
 from cnnc.backend.interface import Interface, Port, c_identifier, weight_table
 from cnnc.backend.lower import lower_unpacking
+from cnnc.backend.proven import Listener, ProvenKernels, heard_by_nobody
 from cnnc.backend.target import Target
 from cnnc.backend.unit import Packing, Unit
 from cnnc.errors import CnncError
@@ -96,19 +97,23 @@ def inference_unit(
     preferences: Preferences = NO_PREFERENCES,
     strict: bool = False,
     max_memory: int | None = None,
+    listener: Listener = heard_by_nobody,
 ) -> CompiledUnit:
     """`NAME_run`: the forward graph, for up to `batch` images.
 
     With `strict` no algorithm re-associates sums across filter taps. `max_memory` is the most bytes of
-    workspace; raises CnncError where they do not suffice.
+    workspace; raises CnncError where they do not suffice. `listener` hears of each kernel at once, unless
+    memory is limited, for then some are thrown away.
     """
     _check_batch(batch)
     limits = _Limits(source, max_memory)
     target = limits.suited(target)
     algorithms = ChooseAlgorithms(Algorithms(target, strict), preferences)
     passes = prepared_passes(batch, algorithms)
-    compilation = compile_within(limits.of("inference"), source.graph, passes, target, batch=batch)
-    return _compiled(source, batch, False, target, limits, ("run", compilation))
+    proven = limits.proven(listener)
+    limit = limits.of("inference")
+    compilation = compile_within(limit, source.graph, passes, target, batch=batch, proven=proven)
+    return _compiled(source, batch, False, target, limits, proven, ("run", compilation))
 
 
 def training_unit(
@@ -118,19 +123,22 @@ def training_unit(
     preferences: Preferences = NO_PREFERENCES,
     strict: bool = False,
     max_memory: int | None = None,
+    listener: Listener = heard_by_nobody,
 ) -> CompiledUnit:
     """`NAME_step`, one training step, and `NAME_evaluate`, the loss alone, on the same params. Within
-    `max_memory` bytes of workspace a step computes activations again instead of keeping them."""
+    `max_memory` bytes of workspace a step computes activations again instead of keeping them. For
+    `listener` see `inference_unit`."""
     _check_batch(batch)
     limits = _Limits(source, max_memory)
     target = limits.suited(target)
     graph = source.loss_graph()
     algorithms = ChooseAlgorithms(Algorithms(target, strict, train=True), preferences)
     passes = training_passes(batch, source.optimizer, algorithms)
-    step = compile_within(limits.of("a training step"), graph, passes, target)
+    proven = limits.proven(listener)
+    step = compile_within(limits.of("a training step"), graph, passes, target, proven=proven)
     limit, passes = limits.of("evaluation"), inference_passes(batch, algorithms)
-    evaluate = compile_within(limit, graph, passes, target, shared=step.plan)
-    return _compiled(source, batch, True, target, limits, ("step", step), ("evaluate", evaluate))
+    evaluate = compile_within(limit, graph, passes, target, shared=step.plan, proven=proven)
+    return _compiled(source, batch, True, target, limits, proven, ("step", step), ("evaluate", evaluate))
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,10 @@ class _Limits:
         scratch memory."""
         return target if self.max_memory is None else target.suited_to()
 
+    def proven(self, listener: Listener) -> ProvenKernels:
+        """The kernels of the source's functions; with a limit the listener hears of none."""
+        return ProvenKernels(listener if self.max_memory is None else heard_by_nobody)
+
     def of(self, what: str) -> Limit | None:
         if self.max_memory is None:
             return None
@@ -162,11 +174,13 @@ def _compiled(
     train: bool,
     target: Target,
     limits: _Limits,
+    proven: ProvenKernels,
     *entries: tuple[str, Compilation],
 ) -> CompiledUnit:
     main = entries[0][1]
     weights = [p.name for p in source.graph.params]
-    preparation = compile_preparation(main, weights, _first_states(main, source) if train else {}, target)
+    states = _first_states(main, source) if train else {}
+    preparation = compile_preparation(main, weights, states, target, proven)
     limit = limits.of("preparing the parameters")
     if limit is not None:
         limit.check(preparation)
@@ -177,7 +191,7 @@ def _compiled(
         target,
         tuple((suffix, compilation.program) for suffix, compilation in entries),
         Packing(preparation.program, tuple(offsets)[:-1]),
-        lower_unpacking(main.plan, [planned[w] for w in weights], target) if train else (),
+        lower_unpacking(main.plan, [planned[w] for w in weights], target, proven) if train else (),
     )
     return CompiledUnit(source, batch, train, tuple(c for _, c in entries), preparation, unit)
 

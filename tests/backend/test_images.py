@@ -13,7 +13,8 @@ from cnnc.backend.kernel.interpreter import Order, interpret
 from cnnc.backend.kernel.ir import Kernel
 from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.kernels.site import Site
-from cnnc.backend.lower import check_images, site_of_node
+from cnnc.backend.lower import site_of_node
+from cnnc.backend.proven import check_images
 from cnnc.backend.target import TARGETS, Target
 from cnnc.errors import CnncError, UnsupportedError, VerifyError
 from cnnc.ir.builder import GraphBuilder
