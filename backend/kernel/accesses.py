@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cnnc.backend.kernel.intervals import Interval, Nest
@@ -42,25 +41,23 @@ class Touch:
         return Interval(first.low, first.high + extra)
 
 
-def touches(kernel: Kernel) -> Iterator[Touch]:
+def touches(kernel: Kernel) -> list[Touch]:
     """Every load and store of the kernel, but for those in loops that are always empty. A prefetch is
     none."""
-    return _touches(kernel.body, Nest())
+    found: list[Touch] = []
+    _collect(kernel.body, Nest(), found)
+    return found
 
 
-def _touches(block: tuple[Statement, ...], nest: Nest) -> Iterator[Touch]:
+def _collect(block: tuple[Statement, ...], nest: Nest, found: list[Touch]) -> None:
     if nest.empty:
         return
     for statement in block:
         if isinstance(statement, For):
-            yield from _touches(statement.body, nest.enter(statement))
+            _collect(statement.body, nest.enter(statement), found)
         elif not isinstance(statement, Declare | Prefetch):
-            yield from _touch(statement, nest)
-
-
-def _touch(statement: Let | Assign | Store, nest: Nest) -> Iterator[Touch]:
-    access = statement if isinstance(statement, Store) else statement.instruction
-    if isinstance(access, Load | Store):
-        yield Touch(statement, access.buffer, access.index, access.count, nest)
-    elif isinstance(access, Splat):
-        yield Touch(statement, access.buffer, access.index, 1, nest)
+            access = statement if isinstance(statement, Store) else statement.instruction
+            if isinstance(access, Load | Store):
+                found.append(Touch(statement, access.buffer, access.index, access.count, nest))
+            elif isinstance(access, Splat):
+                found.append(Touch(statement, access.buffer, access.index, 1, nest))

@@ -19,11 +19,10 @@ def prove_bounds(kernel: Kernel) -> int:
     for the first access that may leave its buffer, with the statement, the dimension and its interval.
     """
     shapes = {buffer.name: buffer.shape for buffer in kernel.buffers}
-    proven = 0
-    for touch in touches(kernel):
+    found = touches(kernel)
+    for touch in found:
         _prove(kernel, touch, shapes[touch.buffer])
-        proven += 1
-    return proven
+    return len(found)
 
 
 def _prove(kernel: Kernel, touch: Touch, shape: tuple[int, ...]) -> None:

@@ -7,6 +7,7 @@ inside buffers is bounds.py's proof, that parallel iterations do not meet is con
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cnnc.backend.kernel.ir import (
@@ -15,6 +16,7 @@ from cnnc.backend.kernel.ir import (
     Affine,
     Assign,
     Broadcast,
+    Buffer,
     Compute,
     Declare,
     For,
@@ -51,7 +53,7 @@ def check_kernel(kernel: Kernel) -> None:
     try:
         _check_signature(kernel)
         _check_parallel(kernel.body, allowed=True)
-        _check_block(kernel.body, _Scope(kernel))
+        _check_block(kernel.body, _Scope({buffer.name: buffer for buffer in kernel.buffers}))
     except VerifyError as error:
         raise VerifyError(f"kernel {kernel.name}: {error}") from None
 
@@ -60,22 +62,25 @@ def check_kernel(kernel: Kernel) -> None:
 class _Scope:
     """What a statement can see: copied for every inner block, `taken` shared by the whole kernel."""
 
-    kernel: Kernel
+    buffers: Mapping[str, Buffer]
     loops: set[str] = field(default_factory=set)
     values: dict[str, int] = field(default_factory=dict)
     tiles: dict[str, Declare] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
 
     def inner(self) -> _Scope:
-        return _Scope(self.kernel, set(self.loops), dict(self.values), dict(self.tiles), self.taken)
+        return _Scope(self.buffers, set(self.loops), dict(self.values), dict(self.tiles), self.taken)
 
     def claim(self, name: str) -> None:
-        _require(is_name(name), f"{name!r} is not a name")
-        _require(name not in self.taken, f"the name {name} is already used")
+        if name in self.taken:
+            raise VerifyError(f"the name {name} is already used")
+        if not is_name(name):
+            raise VerifyError(f"{name!r} is not a name")
         self.taken.add(name)
 
 
 def _require(condition: bool, problem: str) -> None:
+    """For what is checked seldom: the problem is put in words even where there is none."""
     if not condition:
         raise VerifyError(problem)
 
@@ -210,8 +215,10 @@ def _check_instruction(instruction: Instruction, scope: _Scope) -> None:
 
 
 def _check_arity(function: str, count: int) -> None:
-    _require(function in FUNCTIONS, f"there is no function {function}")
-    _require(count == FUNCTIONS[function], f"{function} takes {FUNCTIONS[function]} operands, not {count}")
+    if function not in FUNCTIONS:
+        raise VerifyError(f"there is no function {function}")
+    if count != FUNCTIONS[function]:
+        raise VerifyError(f"{function} takes {FUNCTIONS[function]} operands, not {count}")
 
 
 def _check_lanes(lanes: int) -> None:
@@ -233,47 +240,61 @@ def _check_operand(operand: Operand, lanes: int, scope: _Scope) -> None:
             _check_literal(value)
             return
         case Name(name):
-            _require(name in scope.values, f"there is no value {name} here")
+            if name not in scope.values:
+                raise VerifyError(f"there is no value {name} here")
             found = scope.values[name]
         case Reg(tile, index):
-            _require(tile in scope.tiles, f"there is no tile {tile} here")
-            shape = scope.tiles[tile].shape
-            inside = len(index) == len(shape) and all(0 <= i < n for i, n in zip(index, shape, strict=True))
-            _require(inside, f"index {list(index)} is outside tile {tile} of shape {list(shape)}")
+            if tile not in scope.tiles:
+                raise VerifyError(f"there is no tile {tile} here")
+            _check_element(index, scope.tiles[tile])
             found = scope.tiles[tile].lanes
-    _require(found == lanes, f"an operand has {found} lanes where {lanes} are needed")
+    if found != lanes:
+        raise VerifyError(f"an operand has {found} lanes where {lanes} are needed")
+
+
+def _check_element(index: tuple[int, ...], tile: Declare) -> None:
+    shape = tile.shape
+    if len(index) != len(shape) or not all(0 <= i < n for i, n in zip(index, shape, strict=True)):
+        raise VerifyError(f"index {list(index)} is outside tile {tile.tile} of shape {list(shape)}")
 
 
 def _check_literal(value: float) -> None:
-    fits = abs(value) <= LARGEST or math.isinf(value)
-    _require(fits, f"{value!r} is not a float32 number")
+    if not (abs(value) <= LARGEST or math.isinf(value)):
+        raise VerifyError(f"{value!r} is not a float32 number")
 
 
 def _check_affine(expression: Affine, scope: _Scope) -> None:
-    for variable, _ in expression.terms:
-        _require(variable in scope.loops, f"there is no loop variable {variable} here")
-    canonical = Affine.of(expression.constant, dict(expression.terms))
-    _require(expression == canonical, "the terms of an index are sorted, unique and not zero")
+    terms = expression.terms
+    for variable, _ in terms:
+        if variable not in scope.loops:
+            raise VerifyError(f"there is no loop variable {variable} here")
+    if terms and terms != Affine.of(0, dict(terms)).terms:
+        raise VerifyError("the terms of an index are sorted, unique and not zero")
 
 
 def _check_access(buffer: str, index: tuple[Affine, ...], lanes: int, count: int, scope: _Scope) -> None:
-    names = [known.name for known in scope.kernel.buffers]
-    _require(buffer in names, f"there is no buffer {buffer}; the kernel has {', '.join(names)}")
-    shape = scope.kernel.buffer(buffer).shape
-    _require(len(index) == len(shape), f"{len(index)} indices for {buffer} of rank {len(shape)}")
+    if buffer not in scope.buffers:
+        raise VerifyError(f"there is no buffer {buffer}; the kernel has {', '.join(scope.buffers)}")
+    shape = scope.buffers[buffer].shape
+    if len(index) != len(shape):
+        raise VerifyError(f"{len(index)} indices for {buffer} of rank {len(shape)}")
     _check_lanes(lanes)
-    _require(1 <= count <= lanes, f"count {count} is outside 1..{lanes}")
-    _require(bool(shape) or count == 1, f"count {count} for {buffer}, which is a scalar")
+    if not 1 <= count <= lanes:
+        raise VerifyError(f"count {count} is outside 1..{lanes}")
+    if not shape and count != 1:
+        raise VerifyError(f"count {count} for {buffer}, which is a scalar")
     for expression in index:
         _check_affine(expression, scope)
 
 
 def _check_loaded(buffer: str, scope: _Scope) -> None:
-    access = scope.kernel.buffer(buffer).access
-    _require(access is not Access.WRITE, f"{buffer} may only be written")
+    if scope.buffers[buffer].access is Access.WRITE:
+        raise VerifyError(f"{buffer} may only be written")
 
 
 def _check_stored(buffer: str, scope: _Scope) -> None:
-    stored = scope.kernel.buffer(buffer)
-    _require(stored.access is not Access.READ, f"{buffer} may only be read")
-    _require(stored.dtype == "f32", f"{buffer} is {stored.dtype}, stores go to f32 buffers")
+    stored = scope.buffers[buffer]
+    if stored.access is Access.READ:
+        raise VerifyError(f"{buffer} may only be read")
+    if stored.dtype != "f32":
+        raise VerifyError(f"{buffer} is {stored.dtype}, stores go to f32 buffers")

@@ -25,7 +25,7 @@ def prove_no_conflicts(kernel: Kernel) -> int:
 
     Raises VerifyError that names the loop, the buffer and the accesses that may meet.
     """
-    found = list(touches(kernel))
+    found = touches(kernel)
     shared = {buffer.name for buffer in kernel.arguments}
     names = dict.fromkeys(touch.buffer for touch in found if touch.writes and touch.buffer in shared)
     written = {name: [touch for touch in found if touch.buffer == name] for name in names}

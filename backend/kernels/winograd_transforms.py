@@ -30,10 +30,23 @@ class _Scaled:
     value: Vec
 
     def times(self, factor: Fraction) -> _Scaled:
-        return _Scaled(self.factor * factor, self.value)
+        return _Scaled(factor if self.factor == 1 else self.factor * factor, self.value)
 
 
 _Value = _Scaled | None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A matrix, and its rows and its columns that share something."""
+
+    matrix: Matrix
+    row_pairs: tuple[tuple[int, int], ...]
+    column_pairs: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, matrix: Matrix) -> _Step:
+        return cls(matrix, _pairs(matrix), _pairs(transposed(matrix)))
 
 
 def transform_tile(
@@ -50,9 +63,10 @@ def transform_tile(
     Columns are loaded one after the other and rows stored so, for few values to be in registers at a time.
     """
     height, width = len(rows[0][0]), len(columns[0][0])
-    halfway = [_applied(k, rows, [_unscaled(load(i, j)) for i in range(height)]) for j in range(width)]
+    down, along = [[_Step.of(matrix) for matrix in steps] for steps in (rows, columns)]
+    halfway = [_applied(k, down, [_unscaled(load(i, j)) for i in range(height)]) for j in range(width)]
     for i in range(len(rows[-1])):
-        results = _applied(k, columns, [column[i] for column in halfway])
+        results = _applied(k, along, [column[i] for column in halfway])
         for j, result in enumerate(results):
             store(i, j, _written(k, result, lanes))
 
@@ -85,22 +99,20 @@ def _written(k: KernelBuilder, scaled: _Value, lanes: int) -> Vec:
     return scaled.value * float(scaled.factor)
 
 
-def _applied(k: KernelBuilder, steps: Steps, values: Sequence[_Value]) -> Sequence[_Value]:
+def _applied(k: KernelBuilder, steps: Sequence[_Step], values: Sequence[_Value]) -> Sequence[_Value]:
     """The steps times values, the first step first."""
     for step in steps:
         values = _product(k, step, values)
     return values
 
 
-def _product(k: KernelBuilder, matrix: Matrix, values: Sequence[_Value]) -> list[_Value]:
-    """matrix times values, what pairs of rows or of columns share computed once."""
-    row_pairs = _pairs(matrix)
-    if row_pairs:
-        return _by_row_pairs(k, matrix, row_pairs, values)
-    column_pairs = _pairs(transposed(matrix))
-    if column_pairs:
-        return _by_column_pairs(k, matrix, column_pairs, values)
-    return [_combined(k, row, values) for row in matrix]
+def _product(k: KernelBuilder, step: _Step, values: Sequence[_Value]) -> list[_Value]:
+    """The step's matrix times values, what pairs of rows or of columns share computed once."""
+    if step.row_pairs:
+        return _by_row_pairs(k, step.matrix, step.row_pairs, values)
+    if step.column_pairs:
+        return _by_column_pairs(k, step.matrix, step.column_pairs, values)
+    return [_combined(k, row, values) for row in step.matrix]
 
 
 def _by_row_pairs(
@@ -158,25 +170,27 @@ def _signs(first: Sequence[Fraction], second: Sequence[Fraction]) -> Iterator[in
 def _combined(k: KernelBuilder, coefficients: Sequence[Fraction], values: Sequence[_Value]) -> _Value:
     """The sum of coefficient * value, its leading term's factor carried along.
 
-    It is led by the term that leaves the fewest others with a multiplication.
+    It is led by the first term that leaves the fewest others with a multiplication.
     """
     terms = [v.times(c) for c, v in zip(coefficients, values, strict=True) if v is not None and c]
     if not terms:
         return None
 
-    def multiplications(lead: _Scaled) -> tuple[int, bool]:
-        return sum(abs(t.factor) != abs(lead.factor) for t in terms), lead.factor != 1
-
-    lead = min(terms, key=multiplications)
-    total = lead.value
-    for term in terms:
-        if term is lead:
+    sizes = [_size(term.factor) for term in terms]
+    first = min(range(len(terms)), key=lambda i: (-sizes.count(sizes[i]), terms[i].factor != 1))
+    lead, total = terms[first].factor, terms[first].value
+    for i, term in enumerate(terms):
+        if i == first:
             continue
-        ratio = term.factor / lead.factor
-        if ratio == 1:
+        if sizes[i] != sizes[first]:
+            total = k.fma(term.value, float(term.factor / lead), total)
+        elif term.factor == lead:
             total = total + term.value
-        elif ratio == -1:
-            total = total - term.value
         else:
-            total = k.fma(term.value, float(ratio), total)
-    return _Scaled(lead.factor, total)
+            total = total - term.value
+    return _Scaled(lead, total)
+
+
+def _size(factor: Fraction) -> tuple[int, int]:
+    """Equal for equal and for opposite factors; compared more quickly than they are."""
+    return abs(factor.numerator), factor.denominator

@@ -133,10 +133,11 @@ def _check_outputs(graph: Graph) -> None:
 
 def _check_updates(graph: Graph) -> None:
     """A param is updated at most once, by a value of its type."""
+    params = frozenset(graph.params)
     for param, new in graph.updates:
         _check_exists(graph, param, "update")
         _check_exists(graph, new, f"update of {param.name!r}")
-        if param not in graph.params:
+        if param not in params:
             raise VerifyError(f"update of {param.name!r}, which is no param of graph {graph.name!r}")
         if param.type != new.type:
             text = f"update of {param.name!r}, which is {param.type}, by {new.name!r}, which is {new.type}"

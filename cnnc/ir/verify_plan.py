@@ -86,12 +86,19 @@ def _check_interface(plan: Plan) -> None:
 
 
 class _Memory:
-    """What lies in memory as the nodes run: `intact` maps a value to its place until overwritten."""
+    """What lies in memory as the nodes run: `intact` maps a value to its place until overwritten, in each
+    block of memory on its own."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.updates = {new.name: param for param, new in plan.graph.updates}
-        self.intact = {v.name: plan.placement(v) for v in (*plan.graph.inputs, *plan.graph.params)}
+        self.intact: dict[tuple[Space, int], dict[str, Placement]] = {}
+        for value in (*plan.graph.inputs, *plan.graph.params):
+            self._block(plan.placement(value))[value.name] = plan.placement(value)
+
+    def _block(self, place: Placement) -> dict[str, Placement]:
+        """What is intact in the block of memory in which a place is."""
+        return self.intact.setdefault((place.space, place.index), {})
 
     def run(self, node: Node) -> None:
         """The node reads its operands and writes its results."""
@@ -115,7 +122,8 @@ class _Memory:
                 raise VerifyError(f"the new value {new.name!r} does not lie where {param.name!r} does")
 
     def _expect_intact(self, value: Value, role: str, node: Node | None) -> None:
-        if self.intact.get(value.name) != self.plan.placement(value):
+        place = self.plan.placement(value)
+        if self._block(place).get(value.name) != place:
             text = f"{role} {value.name!r}, which is overwritten by then"
             raise VerifyError(text, node.loc if node else None)
 
@@ -148,9 +156,11 @@ class _Memory:
 
     def _write(self, result: Value, is_there: bool) -> None:
         place = self.plan.placement(result)
+        block = self._block(place)
         if not is_there:
-            self.intact = {name: p for name, p in self.intact.items() if not p.overlaps(place)}
-        self.intact[result.name] = place
+            for name in [name for name, other in block.items() if other.overlaps(place)]:
+                del block[name]
+        block[result.name] = place
 
 
 def _is_alias(plan: Plan, node: Node) -> bool:
