@@ -16,7 +16,6 @@ from cnnc.backend.kernel.ir import (
     Affine,
     Assign,
     Broadcast,
-    Buffer,
     Compute,
     Declare,
     For,
@@ -61,13 +60,20 @@ def emit_kernel(kernel: Kernel, target: Target, linkage: str = "") -> str:
     return _Emitter(kernel, target).function(kernel_symbol(kernel), linkage)
 
 
+_Terms = tuple[tuple[str, int], ...]
+
+
 @dataclass
 class _Level:
-    """The function or a loop body while it is written: what its head holds, and what is cached there."""
+    """The function or a loop body while it is written: what its head holds, and what is cached there.
+
+    `pointers` are those that the head computes, `bases` all that were asked for in the body.
+    """
 
     variables: frozenset[str]
     head: list[str] = field(default_factory=list)
-    pointers: dict[tuple[str, tuple[tuple[str, int], ...]], str] = field(default_factory=dict)
+    pointers: dict[tuple[str, _Terms], str] = field(default_factory=dict)
+    bases: dict[tuple[str, _Terms], str] = field(default_factory=dict)
     scaled: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
@@ -76,11 +82,13 @@ class _Emitter:
 
     def __init__(self, kernel: Kernel, target: Target) -> None:
         self.kernel, self.target = kernel, target
-        self.buffers = {b.name: b for b in kernel.buffers}
+        self.dtypes = {b.name: b.dtype for b in kernel.buffers}
+        self.strides = {b.name: b.strides for b in kernel.buffers}
         self.lines: list[str | list[str]] = []
         self.levels: list[_Level] = []
         self.tiles: dict[str, int] = {}
-        self.values: dict[Operand, str] = {}
+        self.names: dict[str, str] = {}
+        self.values: dict[Reg, str] = {}
         self.count = 0
         self.block = "entry"
         self.instructions = Instructions(target, self.define, self.do)
@@ -171,7 +179,7 @@ class _Emitter:
             elif isinstance(statement, Declare):
                 self._declare(statement)
             elif isinstance(statement, Let):
-                self.values[Name(statement.name)] = self._instruction(statement.instruction)
+                self.names[statement.name] = self._instruction(statement.instruction)
             elif isinstance(statement, Assign):
                 self.values[statement.target] = self._instruction(statement.instruction)
             elif isinstance(statement, Prefetch):
@@ -281,26 +289,30 @@ class _Emitter:
         return [self._operand(operand, lanes) for operand in operands]
 
     def _load(self, buffer: str, index: tuple[Affine, ...], lanes: int, count: int) -> str:
-        dtype = self.buffers[buffer].dtype
-        return self.instructions.load(self._pointer(buffer, index), dtype, lanes, count)
+        return self.instructions.load(self._pointer(buffer, index), self.dtypes[buffer], lanes, count)
 
     def _operand(self, operand: Operand, lanes: int) -> str:
+        if isinstance(operand, Name):
+            return self.names[operand.name]
         if isinstance(operand, Literal):
             return literal(operand.value, lanes)
         return self.values[operand]
 
     def _pointer(self, buffer: str, index: tuple[Affine, ...]) -> str:
         """The address of an element: the pointer of its variable part plus a constant."""
-        flat = _flat_index(self.buffers[buffer], index)
-        base = self._base(buffer, flat.terms)
+        flat = _flat_index(self.strides[buffer], index)
+        known, key = self.levels[-1].bases, (buffer, flat.terms)
+        base = known.get(key)
+        if base is None:
+            base = known[key] = self._base(buffer, flat.terms)
         if flat.constant == 0:
             return base
         return self.define(f"getelementptr float, ptr {base}, i64 {flat.constant}")
 
-    def _base(self, buffer: str, terms: tuple[tuple[str, int], ...]) -> str:
+    def _base(self, buffer: str, terms: _Terms) -> str:
         """buffer + sum of terms, built outermost variable first, each part at the head of its loop."""
         pointer = _buffer(buffer)
-        done: tuple[tuple[str, int], ...] = ()
+        done: _Terms = ()
         for level in self.levels:
             for variable, coefficient in (t for t in terms if t[0] in level.variables):
                 done = (*done, (variable, coefficient))
@@ -331,12 +343,14 @@ def _buffer(name: str) -> str:
     return f"%{name}.p"
 
 
-def _flat_index(buffer: Buffer, index: tuple[Affine, ...]) -> Affine:
+def _flat_index(strides: tuple[int, ...], index: tuple[Affine, ...]) -> Affine:
     """Offset in elements; all elements are four bytes."""
-    flat = Affine()
-    for stride, position in zip(buffer.strides, index, strict=True):
-        flat = flat + position * stride
-    return flat
+    constant, terms = 0, dict[str, int]()
+    for stride, position in zip(strides, index, strict=True):
+        constant += stride * position.constant
+        for variable, coefficient in position.terms:
+            terms[variable] = terms.get(variable, 0) + stride * coefficient
+    return Affine.of(constant, terms)
 
 
 def _assigned(body: Iterable[Statement]) -> Iterator[Reg]:
