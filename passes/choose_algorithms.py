@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import ClassVar
 
 from cnnc.ir.graph import Graph, Node, Value
@@ -103,8 +104,9 @@ class ChooseAlgorithms:
     def __call__(self, graph: Graph) -> Graph:
         rewriter = Rewriter(graph)
         rewriter.declare()
+        book = cache(self.book)  # equal nodes cost the same
         for node in graph.nodes:
-            choice = self.choice(node)
+            choice = choose(node, book, self.preferences)
             if choice is None or choice.chosen.rewrite is None:
                 rewriter.copy(node)
             else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import networkx as nx
 
@@ -40,7 +41,11 @@ class FusionReport:
     """The regions, as node indices in the order in which a body runs them, and what was refused."""
 
     regions: tuple[tuple[int, ...], ...]
-    refusals: tuple[Refusal, ...]
+    growth: _Growth
+
+    @cached_property
+    def refusals(self) -> tuple[Refusal, ...]:
+        return tuple(self.growth.refusals())
 
 
 def find_regions(graph: Graph) -> FusionReport:
@@ -52,7 +57,7 @@ def find_regions(graph: Graph) -> FusionReport:
         if index not in growth.owner:
             growth.grow(index)
     regions = sorted(m for m in map(tuple, growth.members.values()) if len(m) > 1)
-    return FusionReport(tuple(regions), tuple(growth.refusals()))
+    return FusionReport(tuple(regions), growth)
 
 
 def _is_anchor(node: Node) -> bool:

@@ -37,8 +37,9 @@ class Touch:
     def span(self, dimension: int, origin: Affine | int = 0) -> Interval:
         """The indices touched in `dimension`, counted from `origin`."""
         first = self.nest.interval(self.index[dimension] - origin)
-        extra = self.width - 1 if dimension == len(self.index) - 1 else 0
-        return Interval(first.low, first.high + extra)
+        if self.width == 1 or dimension < len(self.index) - 1:
+            return first
+        return Interval(first.low, first.high + self.width - 1)
 
 
 def touches(kernel: Kernel) -> list[Touch]:

@@ -25,7 +25,7 @@ class Interval:
     high: int
 
     def __add__(self, offset: int) -> Interval:
-        return Interval(self.low + offset, self.high + offset)
+        return Interval(self.low + offset, self.high + offset) if offset else self
 
     def __str__(self) -> str:
         return f"{self.low}..{self.high}"
