@@ -1,7 +1,7 @@
 """Processes that work for this one: LLVM compiles one module at a time in a process, so several compile
 several, while this one makes more.
 
-Where the system has no such processes, or one processor only, the work is done here.
+Where there can be no such processes, or is one processor only, the work is done here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class _Here(Executor):
 
 
 def _executor(count: int) -> Executor:
-    if count < 2 or "fork" not in multiprocessing.get_all_start_methods():
+    is_allowed = not multiprocessing.current_process().daemon  # one of a pool may have none of its own
+    if count < 2 or not is_allowed or "fork" not in multiprocessing.get_all_start_methods():
         return _Here()
     try:
         return ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _begin)

@@ -89,5 +89,11 @@ def test_without_semaphores_the_work_is_done_here(
         assert workers.submit(os.getpid).result() == os.getpid()
 
 
+def test_a_process_of_a_pool_does_its_work_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "daemon", True)
+    with worker_processes(2) as workers:
+        assert workers.submit(os.getpid).result() == os.getpid()
+
+
 def test_there_is_a_processor() -> None:
     assert processors() >= 1
