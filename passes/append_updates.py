@@ -71,9 +71,12 @@ def training_graph(loss_graph: Graph, optimizer: Optimizer) -> Graph:
 
 
 def initial_states(params: Sequence[Value], optimizer: Optimizer) -> dict[str, Array]:
-    """The optimizer's states before the first step, by name, for the params it trains."""
+    """The optimizer's states before the first step, by name, for the params it trains. They take no memory:
+    all elements of one are the same float."""
     return {
-        _state_name(param, spec.name): np.full(param.type.shape if param else (), spec.initial, np.float32)
+        _state_name(param, spec.name): np.broadcast_to(
+            np.float32(spec.initial), param.type.shape if param else ()
+        )
         for spec in optimizer.states()
         for param in (params if spec.per_tensor else [None])
     }

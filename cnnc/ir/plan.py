@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ir.layout import Layout
@@ -46,7 +47,7 @@ class Placement:
     row: int = 0
     pitch: int = 0
 
-    @property
+    @cached_property
     def end(self) -> int:
         """The first byte behind the value."""
         return self.offset + (self.rows - 1) * self.pitch + (self.row or self.nbytes)
@@ -58,7 +59,7 @@ class Placement:
 
     def overlaps(self, other: Placement) -> bool:
         """Whether the two share a byte; of two with different pitches, whether their extents do."""
-        if (self.space, self.index) != (other.space, other.index):
+        if self.space is not other.space or self.index != other.index:
             return False
         if self.offset >= other.end or other.offset >= self.end:
             return False
