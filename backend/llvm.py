@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import llvmlite.binding as llvm
 
@@ -76,11 +77,17 @@ class CodeGenerator:
             )
 
     def _prepare(self, text: str) -> tuple[llvm.TargetMachine, llvm.ModuleRef]:
-        machine = _machine(self.target)
+        machine = _shared_machine(self.target)
         module = llvm.parse_assembly(_with_target(text, self.target, machine))
         module.verify()
         _optimize(module, machine)
         return machine, module
+
+
+@cache
+def _shared_machine(target: Target) -> llvm.TargetMachine:
+    """For all modules of a target: a new machine first learns what the processor is like."""
+    return _machine(target)
 
 
 def _machine(target: Target) -> llvm.TargetMachine:
