@@ -10,6 +10,7 @@ import pytest
 
 from cnnc import executable as module
 from cnnc.backend.cache import ObjectCache
+from cnnc.backend.kernel.ir import Kernel
 from cnnc.backend.llvm import host
 from cnnc.executable import Executable, Request, executable
 from cnnc.ir.types import Array
@@ -56,3 +57,27 @@ def test_keys_tell_requests_apart() -> None:
     ]
     assert len({base.key, *(r.key for r in others)}) == 7
     assert request().key == base.key
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_listener_hears_of_every_kernel_once(train: bool) -> None:
+    heard: list[Kernel] = []
+    unit = request(train).compiled(heard.append).unit
+    assert len(heard) == len(unit.kernels) and set(heard) == set(unit.kernels)
+    assert heard[0] is unit.kernels[0]
+
+
+def test_with_a_limit_of_memory_it_hears_of_none() -> None:
+    heard: list[Kernel] = []
+    replace(request(True), max_memory=10**6).compiled(heard.append)
+    assert not heard
+
+
+@pytest.mark.parametrize("max_memory", [None, 10**6])
+def test_the_number_of_processes_changes_no_byte(
+    max_memory: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = replace(request(True), max_memory=max_memory)
+    several = executable(wanted, ObjectCache(None))
+    monkeypatch.setattr("cnnc.backend.objects.processors", lambda: 1)
+    assert executable(wanted, ObjectCache(None)) == several
