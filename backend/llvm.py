@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -42,6 +43,15 @@ def _architecture(triple: str) -> str:
     """The first word of a triple; macOS has a name of its own for arm64."""
     first = triple.split("-")[0]
     return "aarch64" if first == "arm64" else first
+
+
+def at_rest() -> AbstractContextManager[None]:
+    """A block during which no other thread is inside LLVM: a process that is copied there can use its own.
+
+    llvmlite lets one thread at a time into LLVM, by a lock that nobody would release in the copy.
+    """
+    lock: AbstractContextManager[None] = getattr(llvm.ffi.lib, "_lock", nullcontext())
+    return lock
 
 
 @dataclass(frozen=True)

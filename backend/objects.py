@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from cnnc.backend.cache import ObjectCache
 from cnnc.backend.emit import emit_kernel
 from cnnc.backend.kernel.ir import Kernel
-from cnnc.backend.llvm import CodeGenerator, version
+from cnnc.backend.llvm import CodeGenerator, at_rest, version
 from cnnc.backend.processes import processors, worker_processes
 from cnnc.backend.target import Target
 
@@ -44,7 +44,7 @@ class ObjectMaker:
         text = emit_kernel(kernel, self._generator.target)
         key = self._keys[kernel] = self._look_up(text)
         if key not in self._found:
-            with _told_of_deaths():
+            with at_rest(), _told_of_deaths():  # the first submission makes the workers
                 self._made[key] = self._workers.submit(self._generator.object_code, text)
 
     def objects(self, kernels: Sequence[Kernel], functions: str) -> tuple[bytes, ...]:

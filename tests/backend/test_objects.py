@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from cnnc.backend.cache import ObjectCache
 from cnnc.backend.emit import emit_kernel, kernel_symbol
 from cnnc.backend.kernel.builder import KernelBuilder
 from cnnc.backend.kernel.ir import Access, Kernel
-from cnnc.backend.llvm import CodeGenerator, host
+from cnnc.backend.llvm import CodeGenerator, at_rest, host
 from cnnc.backend.objects import ObjectMaker, object_maker
 from cnnc.backend.processes import worker_processes
 
@@ -76,6 +77,25 @@ def test_what_llvm_does_not_take_is_told(count: int) -> None:
         maker.begin(kernel(name="not a name"))
         with pytest.raises(RuntimeError, match="parsing error"):
             maker.objects((), FUNCTIONS)
+
+
+def test_another_thread_may_be_inside_llvm_when_workers_are_made() -> None:
+    """They are copies of this process, and must not wait for what that thread has there."""
+    is_inside, may_leave = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with at_rest():
+            is_inside.set()
+            may_leave.wait()
+
+    other = threading.Thread(target=work)
+    other.start()
+    is_inside.wait()
+    threading.Timer(0.1, may_leave.set).start()
+    with worker_processes(2) as workers:
+        found = ObjectMaker(host(), ObjectCache(None), workers).objects(KERNELS[:1], FUNCTIONS)
+    assert may_leave.is_set() and found[0] == compiled(KERNELS[0])
+    other.join()
 
 
 def test_a_worker_that_died_is_told(tmp_path: Path) -> None:
