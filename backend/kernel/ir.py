@@ -35,10 +35,7 @@ class Affine:
         return cls(0, ((name, 1),))
 
     def coefficient(self, variable: str) -> int:
-        for name, coefficient in self.terms:
-            if name == variable:
-                return coefficient
-        return 0
+        return dict(self.terms).get(variable, 0)
 
     def substitute(self, variable: str, value: Affine) -> Affine:
         rest = Affine(self.constant, tuple(t for t in self.terms if t[0] != variable))
@@ -47,20 +44,16 @@ class Affine:
     def __add__(self, other: Affine | int) -> Affine:
         if isinstance(other, int):
             return Affine(self.constant + other, self.terms) if other else self
-        if not other.terms:
-            return self + other.constant
-        if not self.terms:
-            return other + self.constant
+        if not self.terms or not other.terms:
+            return Affine(self.constant + other.constant, self.terms or other.terms)
         terms = dict(self.terms)
         for variable, coefficient in other.terms:
             terms[variable] = terms.get(variable, 0) + coefficient
         return Affine.of(self.constant + other.constant, terms)
 
     def __mul__(self, factor: int) -> Affine:
-        if factor == 1:
-            return self
-        if not factor:
-            return Affine()
+        if factor in (0, 1):
+            return self if factor else Affine()
         return Affine(self.constant * factor, tuple([(v, c * factor) for v, c in self.terms]))
 
     def __sub__(self, other: Affine | int) -> Affine:
