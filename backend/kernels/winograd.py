@@ -88,9 +88,9 @@ class _Winograd:
         self.tiles, self.panel = self.blocks.blocking.tiles, self.blocks.panel * self.packed
         # a line is left between the points: else they would meet in the same sets of a cache
         self.data = self.k.scratch(
-            "data", (self.weights.runs * work.points, self.tiles * self.weights.run + LINE)
+            "data", (self.weights.runs * self.tiling.points, self.tiles * self.weights.run + LINE)
         )
-        self.products = self.k.scratch("products", (work.points, self.tiles * self.panel + LINE))
+        self.products = self.k.scratch("products", (self.tiling.points, self.tiles * self.panel + LINE))
 
     def build(self) -> Kernel:
         """The parallel nest: parts of the maps outermost, so that a thread keeps to few of them."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 from cnnc.backend.kernels.tiles import pixels_for, row_cycles
 from cnnc.backend.kernels.winograd_order import Order
@@ -86,15 +85,6 @@ class Work:
     map_lanes: int
     inline: Inline | None = None
 
-    @cached_property
-    def points(self) -> int:
-        return self.tiling.points
-
-    @cached_property
-    def effort(self) -> float:
-        """Of transforming a point."""
-        return effort(self.tiling.axes)
-
 
 @dataclass(frozen=True)
 class Blocks:
@@ -114,20 +104,20 @@ class Blocks:
     @property
     def data_bytes(self) -> int:
         """Transformed data of a block of tiles."""
-        return 4 * self.work.points * self.blocking.tiles * self.work.channels
+        return 4 * self.work.tiling.points * self.blocking.tiles * self.work.channels
 
     @property
     def product_bytes(self) -> int:
         """Products of a block of tiles and a panel of maps."""
         maps = self.panel * self.work.width * self.work.map_lanes
-        return 4 * self.work.points * self.blocking.tiles * maps
+        return 4 * self.work.tiling.points * self.blocking.tiles * maps
 
     @property
     def weight_bytes(self) -> int:
         """Weights that an iteration reads."""
         work = self.work
         maps = self.panels * self.panel * work.width * work.map_lanes
-        return 4 * (work.inline.taps if work.inline else work.points) * work.channels * maps
+        return 4 * (work.inline.taps if work.inline else work.tiling.points) * work.channels * maps
 
     def cycles(self, target: Target) -> float:
         """Of all iterations together, and of threads that wait for the last."""
@@ -138,8 +128,8 @@ class Blocks:
         """Of one iteration: both transforms, the products, and waiting for memory."""
         work, tiles = self.work, self.blocking.tiles
         maps, data = self.panels * self.panel * work.width, -(-work.channels // work.channel_lanes)
-        transforms = tiles * work.points * (data * DATA_CYCLES + maps * RESULT_CYCLES)
-        transforms *= work.effort
+        transforms = tiles * work.tiling.points * (data * DATA_CYCLES + maps * RESULT_CYCLES)
+        transforms *= effort(work.tiling.axes)
         products = self.panels * self.panel * self._product_cycles(target)
         return transforms + products + self._filter_cycles(target) + self._waiting_cycles(target)
 
@@ -160,7 +150,7 @@ class Blocks:
         work = self.work
         if work.inline is None:
             return 0.0
-        vectors = work.points * self.panels * self.panel * work.width
+        vectors = work.tiling.points * self.panels * self.panel * work.width
         sums = (work.inline.runs - 1) * self.blocking.tiles * SUM_CYCLES
         return vectors * (work.channels * work.inline.cycles + sums)
 

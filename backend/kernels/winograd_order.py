@@ -73,10 +73,10 @@ class Order:
             return self.blocking.position(place, block)
         last_row, last_column = (self._is_last(i, axes[i], run) for i, run in enumerate(runs))
         (n, y, x), (rows, columns) = (place[0] - block[0] * self.blocking.sizes[0], *place[1:]), self._inner
-        at_columns, inner, at_rows, corners = self._starts
+        inner, at_rows, corners = self._starts
         if last_row:
-            return corners + n if last_column else at_rows + (n * columns + x)
-        return at_columns + (n * rows + y) if last_column else inner + ((n * rows + y) * columns + x)
+            return n + corners if last_column else n * columns + x + at_rows
+        return n * rows + y if last_column else (n * rows + y) * columns + x + inner
 
     @property
     def _inner(self) -> tuple[int, int]:
@@ -85,12 +85,12 @@ class Order:
         return rows, columns
 
     @property
-    def _starts(self) -> tuple[int, int, int, int]:
-        """Where the last columns, inner tiles, last rows and corners begin."""
+    def _starts(self) -> tuple[int, int, int]:
+        """Where behind the last columns the inner tiles, last rows and corners begin."""
         images, (rows, columns), (cut_rows, cut_columns) = self.blocking.sizes[0], self._inner, self.is_cut
         inner = images * rows * cut_columns
         at_rows = inner + images * rows * columns
-        return 0, inner, at_rows, at_rows + images * columns * cut_rows
+        return inner, at_rows, at_rows + images * columns * cut_rows
 
     @cached_property
     def stretches(self) -> tuple[Stretch, ...]:
@@ -98,7 +98,7 @@ class Order:
         if not any(self.is_cut):
             rows, columns = (range(axis.points) for axis in self.tiling.axes)
             return (Stretch(rows, columns, range(self.blocking.tiles)),)
-        _, inner, at_rows, corners = self._starts
+        inner, at_rows, corners = self._starts
         found = []
         for (i, rows), (j, columns) in product(*(enumerate(self._point_ranges(axis)) for axis in (0, 1))):
             stop = at_rows if i else corners if j else self.blocking.tiles

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 
 from cnnc.backend.kernels.winograd_order import Order
@@ -48,15 +47,6 @@ class Work:
     tiling: Tiling
     images: int
 
-    @cached_property
-    def points(self) -> int:
-        return self.tiling.points
-
-    @cached_property
-    def effort(self) -> float:
-        """Of transforming a point."""
-        return effort(self.tiling.axes)
-
 
 @dataclass(frozen=True)
 class Parts:
@@ -80,15 +70,15 @@ class Parts:
     def scratch_bytes(self, lanes: int) -> int:
         """Transformed data, transformed gradients, and sums, at all points."""
         tiles, channels, maps = self.blocking.tiles, self.channel_vectors * lanes, self.map_vectors * lanes
-        return 4 * self.work.points * (tiles * (channels + maps) + channels * maps)
+        return 4 * self.work.tiling.points * (tiles * (channels + maps) + channels * maps)
 
     def cycles(self, target: Target) -> float:
         """Of all iterations together: transforms, products, and the sums loaded and stored for each block."""
         work, tiles, blocks = self.work, self.blocking.total, math.prod(self.blocking.blocks)
         vectors = work.channel_vectors * self.counts[1] + work.map_vectors * self.counts[0]
-        transforms = tiles * work.points * vectors * TRANSFORM_CYCLES * work.effort
+        transforms = tiles * work.tiling.points * vectors * TRANSFORM_CYCLES * effort(work.tiling.axes)
         rates = target.fma_units / (1 if target.has_fma else 2)
-        products = Order(work.tiling, self.blocking).products / rates + SUM_CYCLES * work.points
+        products = Order(work.tiling, self.blocking).products / rates + SUM_CYCLES * work.tiling.points
         return transforms + blocks * products * work.channel_vectors * target.lanes * work.map_vectors
 
 
