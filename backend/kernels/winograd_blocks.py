@@ -129,7 +129,7 @@ class Blocks:
         work, tiles = self.work, self.blocking.tiles
         maps, data = self.panels * self.panel * work.width, -(-work.channels // work.channel_lanes)
         transforms = tiles * work.tiling.points * (data * DATA_CYCLES + maps * RESULT_CYCLES)
-        transforms *= effort(work.tiling.axes)
+        transforms *= effort(work.tiling)
         products = self.panels * self.panel * self._product_cycles(target)
         return transforms + products + self._filter_cycles(target) + self._waiting_cycles(target)
 

@@ -16,7 +16,8 @@ from functools import cache
 from itertools import combinations
 
 from cnnc.backend.kernel.builder import KernelBuilder, Vec
-from cnnc.ops.winograd_matrices import Algorithm, Matrix, transposed
+from cnnc.ops.winograd import Tiling
+from cnnc.ops.winograd_matrices import Matrix, transposed
 
 Steps = Sequence[Matrix]
 """Matrices to be applied one after the other."""
@@ -71,12 +72,13 @@ def transform_tile(
             store(i, j, _written(k, result, lanes))
 
 
-def effort(axes: tuple[Algorithm, Algorithm]) -> float:
+@cache
+def effort(tiling: Tiling) -> float:
     """Of transforming a point of a tile, against one of 36: with more points each is a longer sum, and more
     of them do not fit the registers. Data that are their own points, as odd ones at stride 2, weigh little,
     but tiles have more data there. Measured at 16, 36 and 49 points, and at stride 2 at 25, 81 and 121."""
-    weight = math.prod(sum(_weight(row) for row in axis.data) for axis in axes)
-    least, power = (0.95, 5) if any(axis.is_strided for axis in axes) else (0.65, 3)
+    weight = math.prod(sum(_weight(row) for row in axis.data) for axis in tiling.axes)
+    least, power = (0.95, 5) if any(axis.is_strided for axis in tiling.axes) else (0.65, 3)
     return least + 0.35 * (weight / 36) ** power
 
 
