@@ -1,10 +1,10 @@
 """Gradients of max pooling, channels last: the first place of a window that holds its largest value gets
 its dy.
 
-Windows that cover the map exactly once are computed one by one. Where they overlap or leave gaps, an
-iteration of the parallel nest computes a band of an image's cells (pool_cells.py). First it finds for every
-window of the band the number of that place, and keeps it in scratch memory; then every place adds up the dy
-of the windows whose number is its own.
+Small windows are max_pool_sweep.py's. Large ones that cover the map exactly once are computed one by one.
+Where they overlap or leave gaps, an iteration of the parallel nest computes a band of an image's cells
+(pool_cells.py). First it finds for every window of the band the number of that place, and keeps it in scratch
+memory; then every place adds up the dy of the windows whose number is its own.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cnnc.backend.kernel.builder import BufferHandle, Tile, Vec
-from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernel.ir import Affine, Kernel
 from cnnc.backend.kernels.fetch import Fetcher
 from cnnc.backend.kernels.loops import nest
+from cnnc.backend.kernels.max_pool_sweep import swept_max_pool2d_grad
 from cnnc.backend.kernels.pool_cells import Channels, PoolGrad, Run, each_place, finish_run, windows_rows
 from cnnc.backend.kernels.site import Site
 from cnnc.backend.kernels.windows import Pixels
@@ -31,6 +32,8 @@ NOWHERE = -1.0
 def max_pool2d_grad(site: Site) -> Kernel:
     """dy, x, y -> dx: the first place of a window whose x is y gets its dy."""
     grad = PoolGrad.of(site)
+    if grad.windows.are_small:
+        return swept_max_pool2d_grad(grad)
     return _max_of_tiles(grad) if grad.windows.tile else _Bands(grad).build()
 
 
@@ -126,29 +129,20 @@ class _Places:
         """Find the numbers of a row of windows."""
         windows, registers = self.grad.windows, self.grad.region.site.target.registers
 
-        def line(oy: Affine, whole: bool) -> None:
-            def run(ox: Affine, taps: Sequence[range]) -> None:
-                self.grad.vectors(image, lambda at: self._find(at, (oy, ox), whole, taps))
+        def run(ox: Affine, taps: Sequence[range]) -> None:
+            self.grad.vectors(image, lambda at: self._find(at, (row, ox), taps))
 
-            windows.each_run(self.grad.k, registers // 4, run)
+        windows.each_run(self.grad.k, registers // 4, run)
 
-        windows.split_rows(self.grad.k, row, line)
-
-    def _find(self, at: Channels, place: tuple[Affine, Affine], whole: bool, taps: Sequence[range]) -> None:
+    def _find(self, at: Channels, place: tuple[Affine, Affine], taps: Sequence[range]) -> None:
         """The numbers of a run of windows: the places are visited from the last to the first."""
         k, windows, (oy, ox) = self.grad.k, self.grad.windows, place
         x, y = self.grad.pixels(1, at), self.grad.pixels(2, at)
         highest = [y.load(oy, ox + number) for number in range(len(taps))]
         found = k.register("found", at.lanes, (len(taps),), NOWHERE)
-        if whole and windows.are_small:
-            for r in reversed(range(windows.kernel[0])):
-                self._row(x, (oy, ox), affine(r), taps, (found, highest))
-        else:
-            shift, last = oy * windows.stride[0] - windows.pad[0], windows.kernel[0] - 1
-            with k.loop(
-                "back", (0, shift + last + 1 - windows.size[0]), (last + 1, shift + last + 1)
-            ) as back:
-                self._row(x, (oy, ox), last - back, taps, (found, highest))
+        shift, last = oy * windows.stride[0] - windows.pad[0], windows.kernel[0] - 1
+        with k.loop("back", (0, shift + last + 1 - windows.size[0]), (last + 1, shift + last + 1)) as back:
+            self._row(x, (oy, ox), last - back, taps, (found, highest))
         for number in range(len(taps)):
             self.numbers.store((oy - self.first, ox + number, at.channel), found[number,])
 
@@ -172,11 +166,9 @@ class _Places:
                 value = held[number * step + s]
                 found[number,] = k.compute("select_eq", value, highest[number], name, found[number,])
 
-    def _name(self, r: Affine, s: int, lanes: int) -> Vec | float:
+    def _name(self, r: Affine, s: int, lanes: int) -> Vec:
         """The number of a place of a window."""
         number = r * self.grad.windows.kernel[1] + s
-        if not number.terms:
-            return float(number.constant)
         return self.grad.k.broadcast(self.grad.k.index(number, 1), lanes)
 
     def add(self, run: Run, at: Channels) -> None:

@@ -14,7 +14,7 @@ from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, affine
 from cnnc.backend.kernels.loops import vectors
 from cnnc.backend.kernels.region import Epilogue, Region, point
-from cnnc.backend.kernels.site import Arguments, Site, declare
+from cnnc.backend.kernels.site import Arguments, Site, Tensor, declare
 from cnnc.backend.kernels.windows import Pixels, Windows, each_step
 from cnnc.ops.pool import MaxPool2dGrad, MeanPool2dGrad
 
@@ -61,6 +61,22 @@ class PoolGrad:
         points = {point(at.image, at.channel, y, x): value for x, value in values}
         Epilogue(self.k, self.region, self.arguments).finish(points, at.count)
 
+    def ahead(self, at: Channels, places: Sequence[tuple[Affine, Affine]]) -> None:
+        """Ask for what `finish` will read and write at some places (y, x), of maps that no cache holds."""
+        points = [point(at.image, at.channel, y, x) for y, x in places]
+        for handle, tensor in zip(self.arguments.results, self.region.site.results, strict=True):
+            for place in points if self.is_large(tensor) else ():
+                handle.prefetch(tensor.place(place))
+        Epilogue(self.k, self.region, self.arguments).prefetch(points)
+
+    def is_large(self, tensor: Tensor) -> bool:
+        """Whether the second-level cache cannot hold a map."""
+        return tensor.type.nbytes > self.region.site.target.l2_bytes
+
+    @property
+    def channels(self) -> int:
+        return self.region.result.type.shape[1]
+
     @property
     def cells(self) -> range:
         """The rows of cells that have places on the map, counted with the padding."""
@@ -74,7 +90,7 @@ class PoolGrad:
 
     def vectors(self, image: Affine, body: Callable[[Channels], None]) -> None:
         """`body` for all channels of an image."""
-        channels = self.region.result.type.shape[1]
+        channels = self.channels
         lanes = self.region.site.lanes(channels)
         vectors(
             self.k, channels, lanes, lambda start, count: body(Channels(image, start, lanes, count)), unroll=1

@@ -45,6 +45,10 @@ class Pixels:
         place = self.tensor.place((self.image, self.channel, y, x))
         return self.handle.load(place, self.lanes, self.count)
 
+    def prefetch(self, y: Affine, x: Affine) -> None:
+        """Ask for what `load` will load; the place may lie beside the map."""
+        self.handle.prefetch(self.tensor.place((self.image, self.channel, y, x)))
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -89,10 +93,14 @@ class Windows:
         first = min(self.result[axis], -(-before // step))
         return first, max(first, min(self.result[axis], (self.size[axis] + before - wide) // step + 1))
 
-    def taps(self, ox: int) -> range:
-        """The columns of a window in column `ox` that are on the map."""
-        start = ox * self.stride[1] - self.pad[1]
-        return range(max(0, -start), min(self.kernel[1], self.size[1] - start))
+    def taps(self, number: int, axis: int = 1) -> range:
+        """The columns of the windows in a column, or for axis 0 the rows of those in a row, on the map."""
+        start = number * self.stride[axis] - self.pad[axis]
+        return range(max(0, -start), min(self.kernel[axis], self.size[axis] - start))
+
+    def shared(self, axis: int) -> int:
+        """How many rows (axis 0) or columns (1) a window has in common with the next one."""
+        return max(0, self.kernel[axis] - self.stride[axis])
 
     def split_rows(self, k: KernelBuilder, oy: Affine, body: Callable[[Affine, bool], None]) -> None:
         """`body(oy, whole)` once for a row of windows, as code that knows whether the row is on the map."""

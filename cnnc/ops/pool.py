@@ -74,8 +74,8 @@ class MaxPool2d(_Pool):
 
 @dataclass(frozen=True)
 class MaxPool2dGrad(_Pool):
-    """dy, x, y -> dx: each dy goes to the first place of its window, in row-major order, whose x
-    equals y; where windows overlap the contributions add up."""
+    """dy, x, y -> dx, y being x pooled: each dy goes to the first place of its window, in row-major order,
+    whose x equals y; where windows overlap the contributions add up."""
 
     name: ClassVar[str] = "max_pool2d_grad"
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.EPILOGUE})

@@ -19,6 +19,7 @@ from cnnc.ir.types import f32
 from cnnc.ops.elementwise import Bias, Map, Relu
 from cnnc.ops.fused import Fused
 from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
+from cnnc.ops.samples import LinkedSample
 from tests.kernel_sites import check_site, run_site, site_of
 
 AVX2 = TARGETS["avx2"]
@@ -40,13 +41,12 @@ def test_any_window(
         (y,) = pool.infer(x)
     except ShapeError:
         assume(False)
-    for op, operands in (
-        (pool, (x,)),
-        (MeanPool2d(kernel, stride, pad), (x,)),
-        (MaxPool2dGrad(kernel, stride, pad), (y, x, y)),
-        (MeanPool2dGrad(kernel, stride, pad, size=size), (y,)),
+    for sample in (
+        Sample(pool, (x,)),
+        Sample(MeanPool2d(kernel, stride, pad), (x,)),
+        LinkedSample(MaxPool2dGrad(kernel, stride, pad), (y, x, y), links=((2, pool, (1,)),)),
+        Sample(MeanPool2dGrad(kernel, stride, pad, size=size), (y,)),
     ):
-        sample = Sample(op, operands)
         check_site(site_of(sample, AVX2), sample, reversed)
 
 
@@ -105,12 +105,18 @@ def test_epilogues(
         body = GraphBuilder("grad_mask")
         spread = body.emit(op, *(body.input(f"x{i}", t) for i, t in enumerate(operands)))
         masked = body.emit(Map("a * (1.0 - b * b) + c"), spread, body.input("t", x), body.input("s", f32()))
-        check_region(body, [masked], target)
+        pooled = ((2, MaxPool2d(kernel, stride, pad), (1,)),) if len(operands) == 3 else ()
+        check_region(body, [masked], target, pooled)
 
 
-def check_region(body: GraphBuilder, results: list[Value], target: str) -> None:
+def check_region(
+    body: GraphBuilder,
+    results: list[Value],
+    target: str,
+    links: tuple[tuple[int, Op, tuple[int, ...]], ...] = (),
+) -> None:
     graph = body.build(results)
-    sample = Sample(Fused(graph), tuple(value.type for value in graph.inputs))
+    sample = LinkedSample(Fused(graph), tuple(value.type for value in graph.inputs), links=links)
     check_site(site_of(sample, TARGETS[target]), sample, reversed)
 
 
