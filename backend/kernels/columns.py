@@ -13,6 +13,10 @@ from dataclasses import dataclass, replace
 from cnnc.backend.kernels.phases import Phase
 from cnnc.backend.kernels.tiles import split
 
+FEW_COLUMNS = 4
+"""Of a tile over maps that come from memory, where lanes run along the channels: visited a few columns at a
+time, all channels of each, they are read almost in the order of memory."""
+
 
 @dataclass(frozen=True)
 class Run:
