@@ -162,8 +162,10 @@ class _Winograd:
         def store(i: int, j: int, value: Vec) -> None:
             self.data.store((run * self.tiling.points + (i * width + j), position), value, count)
 
-        rows, columns = (self.order.algorithm(i, axes[i], run).data_steps for i, run in enumerate(reach))
-        transform_tile(self.k, rows, columns, self.channel_lanes, load, store)
+        rows, columns = algorithms = self.order.algorithms(axes, reach)
+        transform_tile(self.k, rows.data_steps, columns.data_steps, self.channel_lanes, load, store)
+        for i, j in self.order.unneeded(algorithms):
+            store(i, j, self.k.constant(0.0, self.channel_lanes))
 
     @property
     def _columns(self) -> int:
@@ -265,7 +267,7 @@ class _Winograd:
         (n, y, x), (mh, mw), (start, vector) = place, self.op.tile, at
         tile = self.order.position(place, block, axes, reach)
         position = tile * self.panel + (vector - start) * self.map_lanes
-        rows, columns = (self.order.algorithm(i, axes[i], run) for i, run in enumerate(reach))
+        rows, columns = self.order.algorithms(axes, reach)
         epilogue, height = Epilogue(self.k, self.region, self.arguments), self.region.window[0]
         values: dict[Point, Vec] = {}
         pixels = product(range(mh), range(mw, 2 * mw))  # of the next tile

@@ -40,23 +40,36 @@ class Stretch:
 @dataclass(frozen=True)
 class Order:
     """The order of the tiles of each block. Without whole images in a block, or cut tiles in a map, it is
-    that of images, rows and columns, and all tiles take all points."""
+    that of images, rows and columns, and all tiles take all points. Cut tiles are transformed as such even
+    so: how a map is divided into blocks changes no bit."""
 
     tiling: Tiling
     blocking: Blocking
 
     @cached_property
     def is_cut(self) -> tuple[bool, bool]:
-        """Whether the last tiles along rows and along columns do without some points."""
+        """Whether there are points, along rows and along columns, that the last tiles are left out of."""
         rows, columns = (
             self.blocking.has_whole_images and last.points < every.points
             for last, every in zip(self.tiling.last, self.tiling.axes, strict=True)
         )
         return rows, columns
 
-    def algorithm(self, axis: int, tiles: Axis, run: Run) -> Algorithm:
-        """That of the tiles of a run along rows (0) or columns (1)."""
-        return (self.tiling.last if self._is_last(axis, tiles, run) else self.tiling.axes)[axis]
+    def algorithms(self, axes: tuple[Axis, Axis], runs: Sequence[Run]) -> tuple[Algorithm, Algorithm]:
+        """Along rows and columns, those of the tiles in these runs."""
+        tiling = self.tiling
+        rows, columns = (
+            last if run.first + run.count == axis.tiles else every
+            for every, last, axis, run in zip(tiling.axes, tiling.last, axes, runs, strict=True)
+        )
+        return rows, columns
+
+    def unneeded(self, algorithms: tuple[Algorithm, Algorithm]) -> Iterator[tuple[int, int]]:
+        """The points that tiles of these algorithms are not left out of, but do not need."""
+        every, own = self.tiling.axes, [range(algorithm.points) for algorithm in algorithms]
+        for i, j in product(range(every[0].points), range(every[1].points)):
+            if not any(self.is_cut) and (i not in own[0] or j not in own[1]):
+                yield i, j
 
     def _is_last(self, axis: int, tiles: Axis, run: Run) -> bool:
         return self.is_cut[axis] and run.first + run.count == tiles.tiles

@@ -29,6 +29,7 @@ from cnnc.ops.conv import Conv2d
 from cnnc.ops.elementwise import Add, Bias, Relu
 from cnnc.ops.fused import Fused
 from cnnc.ops.reduce import Sum
+from cnnc.ops.samples import LinkedSample, random_operands
 from cnnc.passes.set_batch import SetBatch
 from cnnc.pipeline import compile_graph
 from tests.kernel_sites import TOLERANCE, random_for, run_site
@@ -60,22 +61,26 @@ def graph_of(sample: Sample) -> Graph | None:
 
 
 SAMPLES = [
-    (f"{name}-{i}", graph)
+    (f"{name}-{i}", (graph, sample))
     for name, op in OPS.items()
     for i, sample in enumerate(op.samples())
     if keeps_apart(sample.op)
     for graph in (graph_of(sample),)
     if graph is not None
 ]
-over_graphs = pytest.mark.parametrize("graph", [g for _, g in SAMPLES], ids=[name for name, _ in SAMPLES])
+over_graphs = pytest.mark.parametrize(
+    ("graph", "sample"), [case for _, case in SAMPLES], ids=[name for name, _ in SAMPLES]
+)
 
 
-def feeds_of(graph: Graph) -> dict[str, Array]:
+def feeds_of(graph: Graph, sample: Sample) -> dict[str, Array]:
     """Positive numbers, of which there are roots and logarithms."""
-    values = (*graph.inputs, *graph.params)
-    sample = Sample(graph.nodes[0].op, tuple(v.type for v in values))
-    rng = random_for(sample)
-    return {v.name: np.asarray(rng.uniform(0.1, 1, v.type.shape), v.type.numpy) for v in values}
+    names = [f"x{i}" for i in range(len(sample.operands))]
+    types = {v.name: v.type for v in (*graph.inputs, *graph.params)}
+    drawn = sample.drawn if isinstance(sample, LinkedSample) else ()
+    ranges = ((0.1, 1.0),) * (len(names) + len(drawn))
+    positive = replace(sample, operands=tuple(types[name] for name in names), ranges=ranges)
+    return dict(zip(names, random_operands(positive, random_for(sample)), strict=True))
 
 
 def test_every_op_of_the_table_has_a_sample() -> None:
@@ -85,8 +90,8 @@ def test_every_op_of_the_table_has_a_sample() -> None:
 
 
 @over_graphs
-def test_an_image_of_the_results_depends_on_that_of_the_operands_alone(graph: Graph) -> None:
-    feeds = feeds_of(graph)
+def test_an_image_of_the_results_depends_on_that_of_the_operands_alone(graph: Graph, sample: Sample) -> None:
+    feeds = feeds_of(graph, sample)
     with np.errstate(all="ignore"):
         before = evaluate_values(graph, feeds)
         for image in range(BATCH):
@@ -101,18 +106,18 @@ def test_an_image_of_the_results_depends_on_that_of_the_operands_alone(graph: Gr
 
 @over_graphs
 @pytest.mark.parametrize("target", ["x86-64", "avx2", "avx512"])
-def test_kernels_stay_with_the_images_of_their_iterations(graph: Graph, target: str) -> None:
+def test_kernels_stay_with_the_images_of_their_iterations(graph: Graph, sample: Sample, target: str) -> None:
     plan = compile_graph(graph, (), TARGETS[target], batch=BATCH).plan
     for site, _, holding in sites(plan, TARGETS[target]):
         check_images(kernel_for(site), site, holding)
 
 
 @over_graphs
-def test_kernels_compute_the_images_there_are(graph: Graph) -> None:
+def test_kernels_compute_the_images_there_are(graph: Graph, sample: Sample) -> None:
     """The first images are right; an exact kernel leaves the others alone."""
     plan = compile_graph(graph, (), TARGETS["avx2"], batch=BATCH).plan
     with np.errstate(all="ignore"):
-        values = evaluate_values(plan.graph, feeds_of(plan.graph))
+        values = evaluate_values(plan.graph, feeds_of(plan.graph, sample))
     for site, node, _ in sites(plan, TARGETS["avx2"]):
         operands = [values[o.name] for o in node.operands]
         exact = site.op.reference(*(x.astype(np.float64) for x in operands))

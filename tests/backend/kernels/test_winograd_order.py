@@ -47,22 +47,19 @@ def test_every_tile_of_a_block_has_a_position(order: Order) -> None:
 
 @given(order=orders())
 def test_each_point_takes_the_tiles_that_need_it(order: Order) -> None:
-    """A tile needs the points of its own algorithm along rows and columns, which are the first."""
-    tiling, taken = order.tiling, set()
-    axes = result_axes(tiling)
+    """A tile needs the points of its own algorithm along rows and columns, which are the first; what else it
+    takes is known to be unneeded."""
+    axes, taken, wanted = result_axes(order.tiling), set(), set()
     for stretch in order.stretches:
         taken |= {(i, j, at) for i in stretch.rows for j in stretch.columns for at in stretch.tiles}
-
-    def points(axis: int, tile: int) -> range:
-        return range(order.algorithm(axis, axes[axis], run_of(axes[axis], tile)).points)
-
-    needed = {
-        (i, j, at)
-        for (_, y, x), at in positions(order).items()
-        for i, j in product(points(0, y), points(1, x))
-    }
-    assert taken == needed
-    assert order.products == len(needed)
+    for (_, y, x), at in positions(order).items():
+        rows, columns = algorithms = order.algorithms(axes, (run_of(axes[0], y), run_of(axes[1], x)))
+        needed = set(product(range(rows.points), range(columns.points)))
+        unneeded = set(order.unneeded(algorithms))
+        assert not needed & unneeded
+        wanted |= {(*point, at) for point in needed | unneeded}
+    assert taken == wanted
+    assert order.products == len(wanted)
 
 
 def run_of(axis: Axis, tile: int) -> Run:
