@@ -116,7 +116,7 @@ class Transformer:
         def store(i: int, j: int, value: Vec) -> None:
             side.scratch.store((i * points + j, start + (channel - side.first)), value)
 
-        algorithms = self.order.algorithms(side.axes, reach[1:])
-        transform_tile(self.k, *map(side.matrices, algorithms), side.lanes, load, store)
+        down, across = algorithms = self.order.algorithms(side.axes, reach[1:])
+        transform_tile(self.k, side.matrices(down), side.matrices(across), side.lanes, load, store)
         for i, j in self.order.unneeded(algorithms):
             store(i, j, self.k.constant(0.0, side.lanes))
