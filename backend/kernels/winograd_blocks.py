@@ -126,17 +126,16 @@ class Blocks:
 
     def _iteration_cycles(self, target: Target) -> float:
         """Of one iteration: both transforms, the products, and waiting for memory."""
-        work, tiles = self.work, self.blocking.tiles
+        work, order = self.work, Order(self.work.tiling, self.blocking)
         maps, data = self.panels * self.panel * work.width, -(-work.channels // work.channel_lanes)
-        transforms = tiles * work.tiling.points * (data * DATA_CYCLES + maps * RESULT_CYCLES)
-        transforms *= effort(work.tiling)
-        products = self.panels * self.panel * self._product_cycles(target)
+        transforms = order.products * (data * DATA_CYCLES + maps * RESULT_CYCLES) * effort(work.tiling)
+        products = self.panels * self.panel * self._product_cycles(target, order)
         return transforms + products + self._filter_cycles(target) + self._waiting_cycles(target)
 
-    def _product_cycles(self, target: Target) -> float:
+    def _product_cycles(self, target: Target, order: Order) -> float:
         """Of all products of a block of tiles by a block of maps."""
         work, cycles = self.work, 0.0
-        for stretch in Order(work.tiling, self.blocking).stretches:
+        for stretch in order.stretches:
             tiles = len(stretch.tiles)
             register_tiles = -(-tiles // pixels_for(target, tiles, work.width))
             starts = register_tiles * START_CYCLES

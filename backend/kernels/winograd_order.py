@@ -125,7 +125,7 @@ class Order:
 
     @property
     def products(self) -> int:
-        """Products of a block, for each channel and map."""
+        """Of a block, the points that its tiles take: products for each channel and map."""
         return sum(len(s.rows) * len(s.columns) * len(s.tiles) for s in self.stretches)
 
     @contextmanager

@@ -74,12 +74,13 @@ class Parts:
 
     def cycles(self, target: Target) -> float:
         """Of all iterations together: transforms, products, and the sums loaded and stored for each block."""
-        work, tiles, blocks = self.work, self.blocking.total, math.prod(self.blocking.blocks)
+        work, needed = self.work, Order(self.work.tiling, self.blocking).products
         vectors = work.channel_vectors * self.counts[1] + work.map_vectors * self.counts[0]
-        transforms = tiles * work.tiling.points * vectors * TRANSFORM_CYCLES * effort(work.tiling)
+        transforms = needed * vectors * TRANSFORM_CYCLES * effort(work.tiling)
         rates = target.fma_units / (1 if target.has_fma else 2)
-        products = Order(work.tiling, self.blocking).products / rates + SUM_CYCLES * work.tiling.points
-        return transforms + blocks * products * work.channel_vectors * target.lanes * work.map_vectors
+        products = needed / rates + SUM_CYCLES * work.tiling.points
+        products *= work.channel_vectors * target.lanes * work.map_vectors
+        return math.prod(self.blocking.blocks) * (transforms + products)
 
 
 def choose_parts(target: Target, work: Work) -> Parts:

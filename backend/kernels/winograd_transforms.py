@@ -78,8 +78,8 @@ def effort(tiling: Tiling) -> float:
     of them do not fit the registers. Data that are their own points, as odd ones at stride 2, weigh little,
     but tiles have more data there. Measured at 16, 36 and 49 points, and at stride 2 at 25, 81 and 121."""
     weight = math.prod(sum(_weight(row) for row in axis.data) for axis in tiling.axes)
-    least, power = (0.95, 5) if any(axis.is_strided for axis in tiling.axes) else (0.65, 3)
-    return least + 0.35 * (weight / 36) ** power
+    least = 0.95 if any(axis.is_strided for axis in tiling.axes) else 0.65
+    return least + 0.35 * (weight / 36) ** 5
 
 
 def _weight(row: Sequence[Fraction]) -> float:
