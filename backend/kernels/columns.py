@@ -12,10 +12,18 @@ from dataclasses import dataclass, replace
 
 from cnnc.backend.kernels.phases import Phase
 from cnnc.backend.kernels.tiles import split
+from cnnc.backend.kernels.weight_grad_parts import CACHED
+from cnnc.backend.target import Target
 
 FEW_COLUMNS = 4
 """Of a tile over maps that come from memory, where lanes run along the channels: visited a few columns at a
 time, all channels of each, they are read almost in the order of memory."""
+
+
+def most_columns(target: Target, nbytes: int, fitting: int, stride: int = 1) -> int:
+    """Of a tile of a depthwise kernel over maps of `nbytes`, where so many columns fit the registers."""
+    is_in_memory = nbytes > CACHED * target.l2_bytes
+    return min(fitting, FEW_COLUMNS * stride) if is_in_memory else fitting
 
 
 @dataclass(frozen=True)

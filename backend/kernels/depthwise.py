@@ -14,7 +14,7 @@ from functools import cached_property
 
 from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile
 from cnnc.backend.kernel.ir import Affine, Kernel
-from cnnc.backend.kernels.columns import FEW_COLUMNS, Run, joint_runs, meeting_columns, side_by_side
+from cnnc.backend.kernels.columns import Run, joint_runs, meeting_columns, most_columns, side_by_side
 from cnnc.backend.kernels.contraction import Contraction
 from cnnc.backend.kernels.loops import vectors
 from cnnc.backend.kernels.phases import Phase
@@ -22,7 +22,6 @@ from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.rows import SourceRows, each_filter_row, each_part
 from cnnc.backend.kernels.site import Site, declare
 from cnnc.backend.kernels.tiles import usable_registers
-from cnnc.backend.kernels.weight_grad_parts import CACHED
 from cnnc.errors import UnsupportedError
 
 ITERATIONS = 16
@@ -138,9 +137,8 @@ class _Depthwise:
     def _columns(self, together: Phases) -> tuple[int, int]:
         """Most columns of a tile, beside the weights of a row and a source vector, and their multiple."""
         target, multiple = self.site.target, self.region.window[1]
-        most = (usable_registers(target) - max(phase.taps for phase in together) - 1) // self.rows
-        if self.region.anchor_tensor(0).type.nbytes > CACHED * target.l2_bytes:
-            most = min(most, FEW_COLUMNS * together[0].stride)
+        fitting = (usable_registers(target) - max(phase.taps for phase in together) - 1) // self.rows
+        most = most_columns(target, self.region.anchor_tensor(0).type.nbytes, fitting, together[0].stride)
         return max(multiple, most - most % multiple), multiple
 
     def _tile(self, place: _Place, phases: tuple[Phase, Phase], rows: int, run: Run) -> None:

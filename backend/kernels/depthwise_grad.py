@@ -17,14 +17,13 @@ from functools import cached_property
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Tile
 from cnnc.backend.kernel.ir import Affine, Kernel
 from cnnc.backend.kernels.arrays import as_arrays
-from cnnc.backend.kernels.columns import FEW_COLUMNS, Run, column_runs, meeting_columns
+from cnnc.backend.kernels.columns import Run, column_runs, meeting_columns, most_columns
 from cnnc.backend.kernels.contraction import Contraction
 from cnnc.backend.kernels.loops import vectors
 from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.rows import each_part, where_inside
 from cnnc.backend.kernels.site import Site, declare
 from cnnc.backend.kernels.tiles import usable_registers
-from cnnc.backend.kernels.weight_grad_parts import CACHED
 from cnnc.errors import UnsupportedError
 from cnnc.ir.layout import CHANNELS_LAST
 
@@ -223,9 +222,8 @@ class _DepthwiseGrad:
     def _add_row(self, acc: Tile, part: _Part, row: _Row, vector: _Vector) -> None:
         """Add the products of a row, a few columns at a time."""
         target = self.site.target
-        most = max(1, usable_registers(target) - self.sums * len(part.rows) * self.shape.kernel[1] - 1)
-        if self.source.buffer.nbytes > CACHED * target.l2_bytes:
-            most = min(most, FEW_COLUMNS)
+        fitting = max(1, usable_registers(target) - self.sums * len(part.rows) * self.shape.kernel[1] - 1)
+        most = most_columns(target, self.source.buffer.nbytes, fitting)
         for run in column_runs(self.column_phase, self.shape.source[1], most):
             with self.k.once_or_loop("x", run.count) as tile:
                 column = tile * run.pixels + run.first

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby, product
 
 from cnnc.backend.kernel.builder import Bound, KernelBuilder, Vec
@@ -26,7 +27,7 @@ from cnnc.backend.kernels.winograd_blocks import Blocks, Work, choose_blocks
 from cnnc.backend.kernels.winograd_filters import with_lanes
 from cnnc.backend.kernels.winograd_operand import InlineWeights, Weights, weights_of
 from cnnc.backend.kernels.winograd_order import Order, Stretch
-from cnnc.backend.kernels.winograd_tiles import Run, data_axes, loop_over, result_axes, runs
+from cnnc.backend.kernels.winograd_tiles import Axis, Run, data_axes, loop_over, result_axes, runs
 from cnnc.backend.kernels.winograd_transforms import transform_tile
 from cnnc.errors import UnsupportedError
 from cnnc.ops.winograd import WinogradConv2d
@@ -128,7 +129,7 @@ class _Winograd:
 
     def _transform_data(self, block: _Block) -> None:
         """V = B^T d B for the tiles of a block and all channels."""
-        axes = data_axes(self.tiling, self.op.pad, self.source_tensor.shape[2:])
+        axes = self._data_axes
         if self.source_tensor.type.nbytes > self.target.l2_bytes:
             extents = self.blocks.blocking.extents(block, axes)
             Fetcher.of(self.k).fetch([self.source], *extents, (0, self.channels))
@@ -147,7 +148,7 @@ class _Winograd:
         self, block: _Block, place: _Block, reach: tuple[Run, ...], at: tuple[Affine, Affine], count: int
     ) -> None:
         """A vector of channels of a run for one tile; what lies outside the map is zero."""
-        axes, width = data_axes(self.tiling, self.op.pad, self.source_tensor.shape[2:]), self._columns
+        axes, width = self._data_axes, self._columns
         (n, y, x), (down, across), (top, left) = place, self.tiling.steps, self.op.pad[:2]
         (run, vector), length = at, self.weights.run
         channel = run * length + vector * self.channel_lanes
@@ -166,6 +167,14 @@ class _Winograd:
         transform_tile(self.k, rows.data_steps, columns.data_steps, self.channel_lanes, load, store)
         for i, j in self.order.unneeded(algorithms):
             store(i, j, self.k.constant(0.0, self.channel_lanes))
+
+    @cached_property
+    def _data_axes(self) -> tuple[Axis, Axis]:
+        return data_axes(self.tiling, self.op.pad, self.source_tensor.shape[2:])
+
+    @cached_property
+    def _result_axes(self) -> tuple[Axis, Axis]:
+        return result_axes(self.tiling)
 
     @property
     def _columns(self) -> int:
@@ -250,7 +259,7 @@ class _Winograd:
         stop = start + self.blocks.panel * self.width
         vectors, rest = divmod(self.maps, self.map_lanes)
         is_cut = vectors < -(-self.maps // self.packed) * self.width
-        for reach in product(*(runs(axis, axis.tiles) for axis in result_axes(self.tiling))):
+        for reach in product(*(runs(axis, axis.tiles) for axis in self._result_axes)):
             with self._each_tile(block, *reach) as place:
                 if vectors:
                     with self.k.loop("vector", start, (stop, vectors) if is_cut else stop) as vector:
@@ -263,7 +272,7 @@ class _Winograd:
         self, block: _Block, place: _Block, reach: tuple[Run, ...], at: tuple[Affine, Affine], count: int
     ) -> None:
         """A vector of maps of one tile, finished as soon as whole rows of windows are there."""
-        axes, width = result_axes(self.tiling), self._columns
+        axes, width = self._result_axes, self._columns
         (n, y, x), (mh, mw), (start, vector) = place, self.op.tile, at
         tile = self.order.position(place, block, axes, reach)
         position = tile * self.panel + (vector - start) * self.map_lanes

@@ -51,7 +51,7 @@ class InlineWeights:
     def __init__(self, k: KernelBuilder, filters: Filters, handle: BufferHandle, target: Target) -> None:
         self._k, (rows, columns) = k, filters.axes
         self.maps = filters.maps
-        self.rows, self.columns = rows.points, columns.points
+        self.rows = rows.points
         self.block = block_for(target, LONG_ROW, filters.maps) if filters.flipped else filters.w.layout.block
         run = filter_run(target, columns.points, self.block, filters.channels, filters.unit)
         self._transform = FilterTransform(k, filters, handle, self.block, run, target)

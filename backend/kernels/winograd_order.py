@@ -59,23 +59,22 @@ class Order:
         """Along rows and columns, those of the tiles in these runs."""
         tiling = self.tiling
         rows, columns = (
-            last if run.first + run.count == axis.tiles else every
+            last if axis.ends_with(run) else every
             for every, last, axis, run in zip(tiling.axes, tiling.last, axes, runs, strict=True)
         )
         return rows, columns
 
     def unneeded(self, algorithms: tuple[Algorithm, Algorithm]) -> Iterator[tuple[int, int]]:
         """The points that tiles of these algorithms are not left out of, but do not need."""
-        every, own = self.tiling.axes, [range(algorithm.points) for algorithm in algorithms]
-        for i, j in product(range(every[0].points), range(every[1].points)):
-            if not any(self.is_cut) and (i not in own[0] or j not in own[1]):
+        if any(self.is_cut):
+            return
+        rows, columns = algorithms
+        for i, j in product(*(range(axis.points) for axis in self.tiling.axes)):
+            if i >= rows.points or j >= columns.points:
                 yield i, j
 
-    def _is_last(self, axis: int, tiles: Axis, run: Run) -> bool:
-        return self.is_cut[axis] and run.first + run.count == tiles.tiles
-
     def outside(self, axis: int, tiles: int) -> Sequence[Run]:
-        """Runs of tiles that reach nothing, as of images behind the last, in one order each."""
+        """Tiles that reach nothing, as of images behind the last, in runs whose positions go on."""
         if not self.is_cut[axis]:
             return (Run(0, tiles, ()),)
         return Run(0, tiles - 1, ()), Run(tiles - 1, 1, ())
@@ -84,7 +83,9 @@ class Order:
         """Where in a block a tile lies that is in these runs along rows and columns."""
         if not any(self.is_cut):
             return self.blocking.position(place, block)
-        last_row, last_column = (self._is_last(i, axes[i], run) for i, run in enumerate(runs))
+        last_row, last_column = (
+            is_cut and axis.ends_with(run) for is_cut, axis, run in zip(self.is_cut, axes, runs, strict=True)
+        )
         (n, y, x), (rows, columns) = (place[0] - block[0] * self.blocking.sizes[0], *place[1:]), self._inner
         inner, at_rows, corners = self._starts
         if last_row:

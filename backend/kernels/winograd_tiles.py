@@ -34,6 +34,10 @@ class Axis:
         first = tile * self.step - self.origin
         return tuple(i for i in range(self.extent) if tile < self.tiles and 0 <= first + i < self.size)
 
+    def ends_with(self, run: Run) -> bool:
+        """Whether the last of a run of tiles is the last of all."""
+        return run.first + run.count == self.tiles
+
 
 def data_axes(tiling: Tiling, pad: tuple[int, ...], size: tuple[int, ...]) -> tuple[Axis, Axis]:
     """Rows and columns of the data under the tiles, of a map of `size`: they overlap, and reach into the
