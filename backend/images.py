@@ -23,6 +23,7 @@ from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
 from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
+from cnnc.ops.space_to_depth import DepthToSpace, SpaceToDepth
 from cnnc.ops.winograd import WinogradConv2d
 
 ANY = 2**31
@@ -53,6 +54,8 @@ IMAGE_OPERANDS: Mapping[type[Op], int] = MappingProxyType(
         Pad2d: 1,
         Crop2d: 1,
         Dilate2d: 1,
+        SpaceToDepth: 1,
+        DepthToSpace: 1,
         Concat: ANY,
         Slice: 1,
     }

@@ -32,6 +32,7 @@ from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Crop2d, Dilate2d, Pad2d, Relayout
 from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
+from cnnc.ops.space_to_depth import DepthToSpace, SpaceToDepth
 from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.passes.assign_layouts import LayoutRule, Tensors, first_full
 
@@ -83,6 +84,8 @@ class LayoutRules:
         if isinstance(op, ScaleMaps):
             layout = tensors.layouts[0] or row_major(tensors.operands[0].rank)
             return LayoutRule((layout, row_major(1)), (layout,))
+        if isinstance(op, SpaceToDepth | DepthToSpace):
+            return self._blocks(tensors)
         if isinstance(op, PositionBias):
             return LayoutRule((CHANNELS_LAST, POSITIONS), (CHANNELS_LAST,))
         wanted = channels_last if isinstance(op, CHANNEL_OPS) else _plain
@@ -155,6 +158,13 @@ class LayoutRules:
         if isinstance(op, WinogradWeightGrad):
             return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (self._given(tensors.results[0]),))
         return LayoutRule((self._given(tensors.operands[0]),), (self._transformed(tensors.results[0]),))
+
+    def _blocks(self, tensors: Tensors) -> LayoutRule:
+        """Weights, in blocks of maps, stay as they are; maps become channels-last."""
+        given = tensors.layouts[0] or self._given(tensors.operands[0])
+        if given.blocked_axis == 0:
+            return LayoutRule((given,), (given,))
+        return LayoutRule((given if given.block == 1 else CHANNELS_LAST,), (CHANNELS_LAST,))
 
     def _given(self, w: TensorType) -> Layout:
         """Of w [O,I,Kh,Kw] to be transformed, or its gradient."""

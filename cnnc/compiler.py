@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cnnc.backend import llvm
-from cnnc.backend.algorithms import ALGORITHMS
+from cnnc.backend.algorithms.book import ALGORITHMS
 from cnnc.backend.cache import ObjectCache, default_directory
 from cnnc.backend.target import Target, named_target
 from cnnc.errors import CnncError, did_you_mean

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cnnc.ir.graph import Graph, Node
 from cnnc.ir.op import Trait
+from cnnc.passes.append_updates import AppendUpdates
 from cnnc.passes.recompute_activations import RecomputeActivations
 from cnnc.passes.set_batch import SetBatch
 from cnnc.passes.use_batch_statistics import running_statistics
@@ -66,20 +67,21 @@ def summarize(compiled: CompiledUnit) -> Summary:
     """What a compiled network consists of and needs."""
     train, plan = compiled.train, compiled.main.plan
     recomputed = recomputed_nodes(compiled.main)
+    again = sum(map(_node_macs, recomputed))
     return Summary(
         name=compiled.source.name,
         batch=compiled.batch,
         train=train,
         target=compiled.unit.target.name,
         layers=tuple(_layers(stage_graph(compiled.main, SetBatch.name))),
-        step_macs=graph_macs(compiled.main.stages[-1].graph) if train else None,
+        step_macs=graph_macs(stage_graph(compiled.main, AppendUpdates.name)) + again if train else None,
         arena_bytes=plan.arena_bytes,
         bound_bytes=plan.live_bytes_bound,
         param_bytes=plan.param_bytes,
         workspace_bytes=compiled.workspace_bytes,
         kernels=len(compiled.main.program.kernels),
         recomputed=len(recomputed),
-        recomputed_macs=sum(map(_node_macs, recomputed)),
+        recomputed_macs=again,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cnnc.backend.algorithms import ALGORITHMS
+from cnnc.backend.algorithms.book import ALGORITHMS
 from cnnc.backend.target import Target
 from cnnc.executable import Request
 from cnnc.explain import decisions

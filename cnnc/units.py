@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cnnc.backend.algorithms import Algorithms
+from cnnc.backend.algorithms.book import Algorithms
 from cnnc.backend.interface import Interface, Port, c_identifier, weight_table
 from cnnc.backend.lower import lower_unpacking
 from cnnc.backend.proven import Listener, ProvenKernels, heard_by_nobody

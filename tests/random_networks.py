@@ -70,8 +70,11 @@ class RandomNetwork:
 
 
 @st.composite
-def networks(draw: st.DrawFn, suits: Sequence[_Pair] = (), max_layers: int = 5) -> RandomNetwork:
-    """A random network; with `suits` one of its layers is a plain convolution by a kernel of these sizes."""
+def networks(
+    draw: st.DrawFn, suits: Sequence[tuple[_Pair, _Pair]] = (), max_layers: int = 5
+) -> RandomNetwork:
+    """A random network; with `suits` one of its layers is a plain convolution of one of these kernels and
+    strides."""
     growth = Growth(draw, GraphBuilder("random"))
     sizes = (draw(st.sampled_from(s)) for s in (BATCHES, CHANNELS, MAPS, MAPS))
     image = growth.builder.input("image", f32(*sizes))
@@ -81,7 +84,7 @@ def networks(draw: st.DrawFn, suits: Sequence[_Pair] = (), max_layers: int = 5) 
         x = growth.pick(rank=4)
         assert x is not None, "the image is readable"
         if number == plain:
-            _plain_convolution(growth, x, draw(st.sampled_from(suits)))
+            _plain_convolution(growth, x, *draw(st.sampled_from(suits)))
         else:
             draw(st.sampled_from(LAYERS))(growth, x)
     result = _joined(growth)
@@ -130,15 +133,15 @@ def _normalized(growth: Growth, x: Value) -> Value:
     return growth.emit(growth.draw(st.sampled_from(ACTIVATIONS)), y)
 
 
-def _plain_convolution(growth: Growth, x: Value, kernel: _Pair) -> None:
-    """Steps of one, one group, no dilation, many channels: what fast algorithms are for."""
+def _plain_convolution(growth: Growth, x: Value, kernel: _Pair, stride: _Pair) -> None:
+    """One group, no dilation, many channels: what fast algorithms are for."""
     wide = growth.draw(st.sampled_from(WIDE))
     if x.type.shape[1] < WIDE[0]:
         weight = _param(growth, "weight", wide, x.type.shape[1], 1, 1)
         x = growth.emit(growth.draw(st.sampled_from(ACTIVATIONS)), growth.emit(Conv2d(), x, weight))
-    pad = _padding(growth, x, Window(kernel, (1, 1), (0, 0, 0, 0)))
+    pad = _padding(growth, x, Window(kernel, stride, (0, 0, 0, 0)))
     maps = growth.draw(st.sampled_from(WIDE))
-    y = growth.emit(Conv2d(pad=pad), x, _param(growth, "weight", maps, x.type.shape[1], *kernel))
+    y = growth.emit(Conv2d(stride, pad), x, _param(growth, "weight", maps, x.type.shape[1], *kernel))
     _finished(growth, y)
 
 

@@ -132,9 +132,12 @@ def test_examples(entry: Entry, cache: ObjectCache) -> None:
 
 
 @on_runnable_targets
-@pytest.mark.parametrize("algorithm", ["direct", "winograd 4x4", "winograd 2x2"])
+@pytest.mark.parametrize(
+    "algorithm", ["direct", "winograd 4x4", "winograd 2x2", "space_to_depth winograd 4x4"]
+)
 def test_random_networks(target: Target, algorithm: str) -> None:
-    suits = () if algorithm == "direct" else ((3, 3),)
+    kernel, stride = ((7, 7), (2, 2)) if algorithm.startswith("space_to_depth") else ((3, 3), (1, 1))
+    suits = () if algorithm == "direct" else ((kernel, stride),)
 
     @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
     @given(networks(suits))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from cnnc.backend.algorithms import ALGORITHMS, Algorithms
+from cnnc.backend.algorithms.book import ALGORITHMS, Algorithms
 from cnnc.backend.cache import ObjectCache
 from cnnc.backend.target import TARGETS, Target
 from cnnc.backend.unit import Unit
@@ -52,20 +52,26 @@ pairwise: that of a bias before a batch norm, say, is nothing but rounding."""
 
 TINY = float(np.finfo(float).tiny)
 
+ONE, TWO = (1, 1), (2, 2)
+
 KERNELS = {
     "direct": (),
     "by images": (),
-    "winograd 5x5": ((3, 3),),
-    "winograd 4x4": ((3, 3),),
-    "winograd 2x2": ((3, 3),),
-    "winograd 4x1": ((3, 1),),
-    "winograd 1x4": ((1, 3),),
-    "winograd 2x1": ((3, 1),),
-    "winograd 1x2": ((1, 3),),
-    "inline winograd 5x5": ((3, 3),),
-    "inline winograd 4x4": ((3, 3),),
+    "winograd 5x5": (((3, 3), ONE), ((3, 3), TWO)),
+    "winograd 4x4": (((3, 3), ONE), ((3, 3), TWO)),
+    "winograd 3x3": (((5, 5), ONE),),
+    "winograd 2x2": (((3, 3), ONE), ((5, 5), ONE), ((3, 3), TWO)),
+    "winograd 4x1": (((3, 1), ONE),),
+    "winograd 1x4": (((1, 3), ONE),),
+    "winograd 2x1": (((3, 1), ONE),),
+    "winograd 1x2": (((1, 3), ONE),),
+    "inline winograd 5x5": (((3, 3), ONE),),
+    "inline winograd 4x4": (((3, 3), ONE),),
+    "space_to_depth winograd 5x5": (((5, 5), TWO),),
+    "space_to_depth winograd 4x4": (((7, 7), TWO), ((5, 5), TWO), ((11, 9), (4, 3))),
+    "space_to_depth winograd 2x2": (((7, 7), TWO),),
 }
-"""The kernels that each algorithm is for."""
+"""The kernels, and their strides, that each algorithm is for."""
 
 EXAMPLES = 3
 """Of each algorithm; the first is the smallest there is. Compiling takes a second or two for each."""

@@ -37,6 +37,7 @@ from cnnc.backend.kernels.region import Region
 from cnnc.backend.kernels.relayout import relayout, reshape
 from cnnc.backend.kernels.site import Site
 from cnnc.backend.kernels.softmax import log_softmax, log_softmax_grad, softmax, softmax_grad
+from cnnc.backend.kernels.space_to_depth import depth_to_space, space_to_depth
 from cnnc.backend.kernels.sum_parts import sum_parts
 from cnnc.backend.kernels.weight_grad import conv2d_weight_grad, dense_weight_grad
 from cnnc.backend.kernels.winograd import winograd_conv2d
@@ -65,6 +66,7 @@ from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Constant, Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
 from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
+from cnnc.ops.space_to_depth import DepthToSpace, SpaceToDepth
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 
 KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
@@ -107,6 +109,8 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
         Pad2d: pad2d,
         Crop2d: crop2d,
         Dilate2d: dilate2d,
+        SpaceToDepth: space_to_depth,
+        DepthToSpace: depth_to_space,
         Constant: constant,
         Concat: concat,
         Slice: take_slice,

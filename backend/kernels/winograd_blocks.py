@@ -154,17 +154,20 @@ class Blocks:
         return vectors * (work.channels * work.inline.cycles + sums)
 
     def _waiting_cycles(self, target: Target) -> float:
-        """Of reading what the second-level cache does not hold until it is needed."""
-        scratch = self.data_bytes + self.product_bytes
+        """Of reading what the second-level cache does not hold until it is needed. Products are written and
+        read in one go, beside results; other reads, but for those of data just written, come while products
+        are computed."""
+        scratch, overflow = self.data_bytes + self.product_bytes, self.product_bytes - target.l2_bytes / 2
+        waiting = 2 * self.panels * max(0.0, overflow) / SCRATCH_BYTES_PER_CYCLE
         if scratch + self.weight_bytes <= target.l2_bytes:
-            return 0.0
-        waiting = self.weight_bytes / CACHE_BYTES_PER_CYCLE
+            return waiting
+        waiting += self.weight_bytes / CACHE_BYTES_PER_CYCLE
         if self.weight_bytes > MEMORY_SHARE * target.l2_bytes:
             again = 1 - 1 / math.prod(self.blocking.blocks)
             waiting += again * self.weight_bytes / target.memory_bytes_per_cycle
         if scratch > target.l2_bytes:
-            moved = self.data_bytes * (1 + self.panels) + 2 * self.product_bytes * self.panels
-            waiting += moved * (1 - target.l2_bytes / scratch) / SCRATCH_BYTES_PER_CYCLE
+            cycles = 1 / SCRATCH_BYTES_PER_CYCLE + self.panels / CACHE_BYTES_PER_CYCLE
+            waiting += self.data_bytes * (1 - target.l2_bytes / scratch) * cycles
         return waiting
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from cnnc.backend.algorithms import ALGORITHMS, Algorithms
+from cnnc.backend.algorithms.book import ALGORITHMS, Algorithms
 from cnnc.backend.target import COMMON_THREADS, Target
 from cnnc.cli.common import target_option
 from cnnc.compiler import chosen_preferences, compile, compile_training, find_target

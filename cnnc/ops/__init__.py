@@ -27,6 +27,7 @@ from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Constant, Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
 from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
+from cnnc.ops.space_to_depth import DepthToSpace, SpaceToDepth
 from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeightGrad, WinogradWeights
 
 _ALL: tuple[type[Op], ...] = (
@@ -36,6 +37,7 @@ _ALL: tuple[type[Op], ...] = (
     *(MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad),
     *(Relu, Relu6, Tanh, Sigmoid, Add, Sub, Mul, Bias, Map),
     *(Flatten, Reshape, Relayout, Pad2d, Crop2d, Dilate2d, Constant),
+    *(SpaceToDepth, DepthToSpace),
     *(Concat, Slice),
     *(BatchNorm, BatchNormTrain, BatchStatistics, BatchMoments, MergeMoments, BatchNormSums, ScaleMaps),
     *(Sum, Broadcast, Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, Fused),

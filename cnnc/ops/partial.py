@@ -1,7 +1,7 @@
 """Weight gradients of groups of images, and their sum: so that threads may share out the images.
 
 A convolution with few weights and many pixels reads its maps only once if whoever reads them computes all
-the weights. backend/algorithms.py says when these two ops take the place of one Conv2dWeightGrad.
+the weights. backend/algorithms/direct.py says when these two ops take the place of one Conv2dWeightGrad.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Convolution by Winograd's minimal filtering: transformed weights, the convolution, the weight gradient.
 
-passes/choose_algorithms.py puts these in the place of convolutions with 3 or 5 taps along one axis or both,
+passes/choose_algorithms.py puts these in the place of convolutions with 3 to 5 taps along one axis or both,
 of stride 1 or for 3 taps 2, and of their gradients, behind the derivative: they have none of their own. A
 result is cut into tiles of mh x mw; data and filter are multiplied at n points along each axis, P = nh * nw
 in all. An input gradient at stride 1 is the convolution of dy with flipped weights, padded by k - 1 - pad.
@@ -318,6 +318,9 @@ _CASES: tuple[tuple[_Geometry, tuple[int, ...], tuple[int, ...]], ...] = (
     (((5, 4), (3, 3), (0, 1, 2, 1), (1, 1)), (2, 7, 8, 10), (9, 7, 3, 3)),
     (((2, 2), (5, 5), (2, 2, 2, 2), (1, 1)), (2, 9, 9, 7), (17, 9, 5, 5)),
     (((2, 4), (5, 3), (0, 1, 4, 1), (1, 1)), (1, 7, 8, 9), (7, 7, 5, 3)),
+    (((3, 3), (5, 5), (2, 2, 2, 2), (1, 1)), (2, 9, 7, 10), (17, 9, 5, 5)),
+    (((4, 4), (4, 4), (0, 0, 0, 0), (1, 1)), (2, 12, 11, 9), (33, 12, 4, 4)),
+    (((4, 2), (4, 4), (2, 1, 1, 3), (1, 1)), (1, 9, 7, 6), (8, 9, 4, 4)),
     (((1, 2), (1, 5), (0, 2, 0, 2), (1, 1)), (1, 8, 3, 7), (9, 8, 1, 5)),
     (((4, 4), (3, 3), (1, 1, 1, 1), (2, 2)), (2, 9, 17, 15), (17, 9, 3, 3)),
     (((5, 5), (3, 3), (0, 0, 1, 1), (2, 2)), (1, 7, 12, 21), (9, 7, 3, 3)),

@@ -32,7 +32,10 @@ _POINTS = (Fraction(0), Fraction(1), INFINITY, Fraction(-1), Fraction(2), Fracti
 """At infinity a polynomial has the value of its leading coefficient."""
 
 _FAST = frozenset(
-    {(2, 3, 1), (4, 3, 1), (5, 3, 1), (2, 5, 1), (2, 3, 2), (4, 3, 2), (5, 3, 2)},
+    {
+        *((2, 3, 1), (4, 3, 1), (5, 3, 1), (2, 4, 1), (4, 4, 1), (2, 5, 1), (3, 5, 1)),
+        *((2, 3, 2), (4, 3, 2), (5, 3, 2)),
+    }
 )
 """Tiles, taps and strides."""
 

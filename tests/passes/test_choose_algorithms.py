@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cnnc.backend.algorithms import ALGORITHMS, Algorithms
+from cnnc.backend.algorithms.book import ALGORITHMS, Algorithms
 from cnnc.backend.target import TARGETS
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.evaluate import evaluate

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cnnc.backend.algorithms import Algorithms
+from cnnc.backend.algorithms.book import Algorithms
 from cnnc.backend.kernel.nest import iterations
 from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.layouts import LayoutRules
@@ -121,7 +121,7 @@ def test_forward_and_backward_agree_on_the_packing() -> None:
 def test_enough_iterations_to_share_out(target: Target) -> None:
     """Also where there are few weights: then over the images."""
     for x, maps, kernel, stride, pad, forced in (
-        (f32(8, 3, 224, 224), 64, 7, 2, 3, None),
+        (f32(8, 3, 224, 224), 64, 7, 2, 3, "by images"),
         (f32(8, 3, 224, 224), 32, 3, 2, 1, None),
         (f32(8, 64, 56, 56), 256, 1, 1, 0, None),
         (f32(8, 1024, 14, 14), 256, 1, 1, 0, None),

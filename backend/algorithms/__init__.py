@@ -1,0 +1,1 @@
+"""The table of algorithms that the cost model chooses from: book.py has it whole."""
