@@ -96,5 +96,5 @@ def streaming(target: Target, weights: int) -> float:
 DIRECT_EFFICIENCY = 0.95
 """Share of the peak that the kernels reach on layers that fill their tiles."""
 
-STREAMING_SHARE = 0.25
+STREAMING_SHARE = 0.5
 """Of the time that memory takes to deliver weights."""

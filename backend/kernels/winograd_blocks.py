@@ -29,6 +29,9 @@ DATA_CYCLES = 3.5
 RESULT_CYCLES = 1.5
 """The same for results, which are fewer."""
 
+GROWTH = 5
+"""Of the effort of transforms."""
+
 FILTER_CYCLES = 4.0
 """The same for filters, which come from behind the second-level cache."""
 
@@ -128,7 +131,7 @@ class Blocks:
         """Of one iteration: both transforms, the products, and waiting for memory."""
         work, order = self.work, Order(self.work.tiling, self.blocking)
         maps, data = self.panels * self.panel * work.width, -(-work.channels // work.channel_lanes)
-        transforms = order.products * (data * DATA_CYCLES + maps * RESULT_CYCLES) * effort(work.tiling)
+        transforms = order.products * (data * DATA_CYCLES + maps * RESULT_CYCLES) * effort(work.tiling, GROWTH)
         products = self.panels * self.panel * self._product_cycles(target, order)
         return transforms + products + self._filter_cycles(target) + self._waiting_cycles(target)
 

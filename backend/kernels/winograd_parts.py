@@ -25,6 +25,9 @@ from cnnc.ops.winograd import Tiling
 TRANSFORM_CYCLES = 3.5
 """Cycles per point of transforming a vector: loads, sums and stores."""
 
+GROWTH = 2
+"""Of the effort of transforms: products and sums, not transforms, take most of the time."""
+
 SUM_CYCLES = 1.25
 """Cycles of adding a vector of products to the sums."""
 
@@ -76,7 +79,7 @@ class Parts:
         """Of all iterations together: transforms, products, and the sums loaded and stored for each block."""
         work, needed = self.work, Order(self.work.tiling, self.blocking).products
         vectors = work.channel_vectors * self.counts[1] + work.map_vectors * self.counts[0]
-        transforms = needed * vectors * TRANSFORM_CYCLES * effort(work.tiling)
+        transforms = needed * vectors * TRANSFORM_CYCLES * effort(work.tiling, GROWTH)
         rates = target.fma_units / (1 if target.has_fma else 2)
         products = needed / rates + SUM_CYCLES * work.tiling.points
         products *= work.channel_vectors * target.lanes * work.map_vectors

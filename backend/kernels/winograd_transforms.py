@@ -73,13 +73,14 @@ def transform_tile(
 
 
 @cache
-def effort(tiling: Tiling) -> float:
+def effort(tiling: Tiling, growth: int) -> float:
     """Of transforming a point of a tile, against one of 36: with more points each is a longer sum, and more
-    of them do not fit the registers. Data that are their own points, as odd ones at stride 2, weigh little,
-    but tiles have more data there. Measured at 16, 36 and 49 points, and at stride 2 at 25, 81 and 121."""
+    of them do not fit the registers; `growth` is how fast that becomes more. Data that are their own points,
+    as odd ones at stride 2, weigh little, but tiles have more data there. Measured at 16, 36 and 49 points,
+    and at stride 2 at 25, 81 and 121."""
     weight = math.prod(sum(_weight(row) for row in axis.data) for axis in tiling.axes)
     least = 0.95 if any(axis.is_strided for axis in tiling.axes) else 0.65
-    return least + 0.35 * (weight / 36) ** 5
+    return least + 0.35 * (weight / 36) ** growth
 
 
 def _weight(row: Sequence[Fraction]) -> float:

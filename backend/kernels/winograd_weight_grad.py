@@ -138,7 +138,8 @@ class _WeightGrad:
 
     def _multiply(self, data: Side, gradients: Side, sums: BufferHandle) -> None:
         """Add the products of a block of tiles to the sums, a register tile of channels by maps at a time."""
-        sizes = split(data.width, pixels_for(self.target, data.width, self.vectors))
+        rows = min(data.width, data.channels)
+        sizes = split(rows, pixels_for(self.target, rows, self.vectors))
         k = self.k
         for stretch in self.order.stretches:
             with (
