@@ -131,7 +131,9 @@ class Blocks:
         """Of one iteration: both transforms, the products, and waiting for memory."""
         work, order = self.work, Order(self.work.tiling, self.blocking)
         maps, data = self.panels * self.panel * work.width, -(-work.channels // work.channel_lanes)
-        transforms = order.products * (data * DATA_CYCLES + maps * RESULT_CYCLES) * effort(work.tiling, GROWTH)
+        transforms = (
+            order.products * (data * DATA_CYCLES + maps * RESULT_CYCLES) * effort(work.tiling, GROWTH)
+        )
         products = self.panels * self.panel * self._product_cycles(target, order)
         return transforms + products + self._filter_cycles(target) + self._waiting_cycles(target)
 
