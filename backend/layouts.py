@@ -26,7 +26,7 @@ from cnnc.ops.dropout import DropoutMask
 from cnnc.ops.elementwise import Elementwise
 from cnnc.ops.fused import Fused
 from cnnc.ops.norm import ScaleMaps
-from cnnc.ops.partial import PartialWeightGrad, SumParts
+from cnnc.ops.partial import PartialWeightGrad, PartialWinogradWeightGrad, SumParts
 from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
 from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
@@ -156,7 +156,10 @@ class LayoutRules:
             weights = self._given(second) if is_inline else self._transformed(second)
             return LayoutRule((CHANNELS_LAST, weights), (CHANNELS_LAST,))
         if isinstance(op, WinogradWeightGrad):
-            return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (self._given(tensors.results[0]),))
+            weights = self.packed("acdb", 0, tensors.operands[0].shape[1])
+            if isinstance(op, PartialWinogradWeightGrad):
+                weights = _with_first_axis(weights)
+            return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (weights,))
         return LayoutRule((self._given(tensors.operands[0]),), (self._transformed(tensors.results[0]),))
 
     def _blocks(self, tensors: Tensors) -> LayoutRule:

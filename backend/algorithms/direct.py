@@ -30,9 +30,13 @@ def _direct_cycles(target: Target, layer: Layer, train: bool) -> float:
 def _by_images_cycles(target: Target, layer: Layer, train: bool) -> float:
     """As computed directly, with maps read once, and partial gradients written and summed."""
     weights = layer.channels * layer.maps // layer.op.groups * math.prod(layer.kernel)
-    summing = SUM_CYCLES * image_parts(layer.images) * weights / target.lanes + CALL_CYCLES
     once = replace(layer, op=Conv2d(groups=layer.op.groups))
-    return _direct_cycles(target, once, train) + summing
+    return _direct_cycles(target, once, train) + summing_cycles(target, image_parts(layer.images), weights)
+
+
+def summing_cycles(target: Target, parts: int, weights: int) -> float:
+    """Of writing partial gradients and adding them up."""
+    return SUM_CYCLES * parts * weights / target.lanes + CALL_CYCLES
 
 
 REREAD_EFFICIENCY = 0.6

@@ -131,7 +131,7 @@ class _Winograd:
         """V = B^T d B for the tiles of a block and all channels."""
         axes = self._data_axes
         if self.source_tensor.type.nbytes > self.target.l2_bytes:
-            extents = self.blocks.blocking.extents(block, axes)
+            extents = self.blocks.blocking.extents(block, axes, affine(0))
             Fetcher.of(self.k).fetch([self.source], *extents, (0, self.channels))
         vectors, rest = divmod(self.weights.run, self.channel_lanes)
         for reach in product(*(runs(axis, axis.tiles) for axis in axes)):

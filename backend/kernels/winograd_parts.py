@@ -42,13 +42,14 @@ LONGEST_BLOCK = 64
 @dataclass(frozen=True)
 class Work:
     """A weight gradient in vectors: channels by maps, over the tiles of so many images. `block` vectors of
-    maps are never parted."""
+    maps are never parted. With several `groups` of so many images, each has a gradient of its own."""
 
     channel_vectors: int
     map_vectors: int
     block: int
     tiling: Tiling
     images: int
+    groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Parts:
     @property
     def number(self) -> int:
         """Iterations of the parallel nest."""
-        return self.counts[0] * self.counts[1]
+        return self.counts[0] * self.counts[1] * self.work.groups
 
     def scratch_bytes(self, lanes: int) -> int:
         """Transformed data, transformed gradients, and sums, at all points."""
@@ -83,7 +84,7 @@ class Parts:
         rates = target.fma_units / (1 if target.has_fma else 2)
         products = needed / rates + SUM_CYCLES * work.tiling.points
         products *= work.channel_vectors * target.lanes * work.map_vectors
-        return math.prod(self.blocking.blocks) * (transforms + products)
+        return work.groups * math.prod(self.blocking.blocks) * (transforms + products)
 
 
 def choose_parts(target: Target, work: Work) -> Parts:

@@ -19,7 +19,8 @@ from cnnc.ops.winograd_matrices import Algorithm
 
 @dataclass(frozen=True)
 class Side:
-    """Maps [N,H,W,C] and the transform of their tiles, along rows and columns by `matrices` of an algorithm.
+    """Maps [N,H,W,C] from number `image` on, and the transform of their tiles, along rows and columns by
+    `matrices` of an algorithm.
 
     The channels are cut into `parts` parts of `vectors` vectors, of which an iteration of the parallel nest
     takes number `part`. At each point it keeps `width` elements of every tile of a block in `scratch`.
@@ -30,6 +31,7 @@ class Side:
     vectors: int
     parts: int
     part: Affine
+    image: Affine
     axes: tuple[Axis, Axis]
     matrices: Callable[[Algorithm], Steps]
     scratch: BufferHandle
@@ -66,9 +68,9 @@ class Transformer:
 
     def fetch(self, side: Side, block: Place) -> None:
         """Fetch the rows of a block but for those that it shares with the block before."""
-        images, rows, columns = self.order.blocking.extents(block, side.axes)
+        extents = self.order.blocking.extents(block, side.axes, side.image)
         in_every_part = min(side.width, side.channels - (side.parts - 1) * side.width)
-        self.fetcher.fetch([side.source], images, rows, columns, (side.first, in_every_part))
+        self.fetcher.fetch([side.source], *extents, (side.first, in_every_part))
 
     def transform(self, side: Side, block: Place) -> None:
         """Transform the tiles of a block, run by run; tiles behind the last are zero."""
@@ -110,7 +112,11 @@ class Transformer:
         def load(i: int, j: int) -> Vec | None:
             if not count or i not in reach[1].inside or j not in reach[2].inside:
                 return None
-            pixel = (n, y * rows.step + (i - rows.origin), x * columns.step + (j - columns.origin))
+            pixel = (
+                n + side.image,
+                y * rows.step + (i - rows.origin),
+                x * columns.step + (j - columns.origin),
+            )
             return side.source.load((*pixel, channel), side.lanes, count)
 
         def store(i: int, j: int, value: Vec) -> None:

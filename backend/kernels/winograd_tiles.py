@@ -108,14 +108,15 @@ class Blocking:
         return self.sizes[1:] == self.counts[1:]
 
     def extents(
-        self, block: tuple[Affine, Affine, Affine], axes: tuple[Axis, Axis]
+        self, block: tuple[Affine, Affine, Affine], axes: tuple[Axis, Axis], image: Affine
     ) -> tuple[Extent, Extent, Extent]:
-        """Where along images, rows and columns a block reads what the block before did not."""
-        image = block[0] * self.sizes[0]
-        found: list[Extent] = [((image,), (affine(self.counts[0]), image + self.sizes[0]))]
+        """Where along images, rows and columns a block reads what the block before did not, of the images
+        from number `image` on."""
+        first = image + block[0] * self.sizes[0]
+        found: list[Extent] = [((first,), (image + self.counts[0], first + self.sizes[0]))]
         for number, size, axis in zip(block[1:], self.sizes[1:], axes, strict=True):
-            first = number * (size * axis.step) + (axis.extent - axis.step - axis.origin)
-            found.append(((affine(0), first), (affine(axis.size), first + size * axis.step)))
+            start = number * (size * axis.step) + (axis.extent - axis.step - axis.origin)
+            found.append(((affine(0), start), (affine(axis.size), start + size * axis.step)))
         images, rows, columns = found
         return images, rows, columns
 

@@ -9,7 +9,7 @@ second-level cache. The order of the tiles is fixed. winograd_parts.py decides o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
@@ -23,6 +23,7 @@ from cnnc.backend.kernels.winograd_parts import Parts, Work, choose_parts
 from cnnc.backend.kernels.winograd_sides import Side, Transformer
 from cnnc.backend.kernels.winograd_tiles import data_axes, result_axes
 from cnnc.backend.kernels.winograd_transforms import Steps, transform_tile
+from cnnc.ops.partial import PartialWinogradWeightGrad
 from cnnc.ops.winograd import WinogradWeightGrad
 from cnnc.ops.winograd_matrices import Algorithm, transposed
 
@@ -31,12 +32,18 @@ UNROLL = 2
 
 
 def winograd_weight_grad(site: Site) -> Kernel:
-    """dw [K/B, Kh, Kw, C, B] of dy [N,H',W',K] and x [N,H,W,C], with its epilogue."""
+    """dw [K/B, Kh, Kw, C, B] of dy [N,H',W',K] and x [N,H,W,C], with its epilogue; of groups of images with
+    one more axis in front."""
     region, dw = Region(site), site.results[0]
     block = dw.layout.block
     maps = {region.operand(i): region.anchor_tensor(i).physical for i in (0, 1)}
     weights = dw.physical if block > 1 else (*dw.physical, 1)
     return _WeightGrad(site, as_arrays(site, weights, maps), block).build()
+
+
+def _groups(op: WinogradWeightGrad) -> int:
+    """Groups of images that have gradients of their own."""
+    return op.parts if isinstance(op, PartialWinogradWeightGrad) else 1
 
 
 class _WeightGrad:
@@ -47,7 +54,7 @@ class _WeightGrad:
         assert isinstance(op, WinogradWeightGrad)
         self.op, self.target, self.region = op, site.target, Region(arrays)
         self.k = KernelBuilder(self.region.body.name if self.region.epilogue else op.name)
-        self.tiling = op.tiling(*x.shape[2:])
+        self.tiling, self.groups = op.tiling(*x.shape[2:]), _groups(op)
         self.block, self.lanes = block, min(site.target.lanes, block)
         self.vectors = block // self.lanes
         self.arguments = declare(self.k, arrays)
@@ -58,7 +65,8 @@ class _WeightGrad:
             -(-dy.shape[1] // self.block) * self.vectors,
             self.vectors,
             self.tiling,
-            x.shape[0],
+            x.shape[0] // self.groups,
+            self.groups,
         )
         self.parts: Parts = choose_parts(site.target, work)
         self.blocking = self.parts.blocking
@@ -66,18 +74,20 @@ class _WeightGrad:
         self.is_one_block = self.blocking.blocks == (1, 1, 1)
 
     def build(self) -> Kernel:
-        channel_parts, map_parts = self.parts.counts
-        with (
-            self.k.loop("channels", 0, channel_parts, parallel=True) as channels,
-            self.k.loop("maps", 0, map_parts, parallel=True) as maps,
-        ):
-            data = self._data(channels if channel_parts > 1 else affine(0))
-            gradients = self._gradients(maps if map_parts > 1 else affine(0))
-            self._iteration(data, gradients)
+        with ExitStack() as nest:
+
+            def parallel(name: str, extent: int) -> Affine:
+                number = nest.enter_context(self.k.loop(name, 0, extent, parallel=True))
+                return number if extent > 1 else affine(0)
+
+            group = parallel("group", self.groups) if self.groups > 1 else None
+            image = affine(0) if group is None else group * self.parts.work.images
+            channels, maps = map(parallel, ("channels", "maps"), self.parts.counts)
+            self._iteration(self._data(channels, image), self._gradients(maps, image), group)
         return self.k.build()
 
-    def _iteration(self, data: Side, gradients: Side) -> None:
-        """All that an iteration of the parallel nest does."""
+    def _iteration(self, data: Side, gradients: Side, group: Affine | None) -> None:
+        """All that an iteration of the parallel nest does, for a group of images where there are several."""
         size = data.width * gradients.width
         sums = self.k.scratch("sums", (self.tiling.points, size + LINE))
         transformer = Transformer(self.k, self.order, Fetcher.of(self.k))
@@ -88,9 +98,9 @@ class _WeightGrad:
                 transformer.fetch(side, block)
                 transformer.transform(side, block)
             self._multiply(data, gradients, sums)
-        self._finish(data, gradients, sums)
+        self._finish(data, gradients, sums, () if group is None else (group,))
 
-    def _data(self, part: Affine) -> Side:
+    def _data(self, part: Affine, image: Affine) -> Side:
         """V = B^T d B: tiles overlap, and reach into the padding."""
         axes = data_axes(self.tiling, self.op.pad, self.x.buffer.shape[1:3])
         vectors, parts = self.parts.channel_vectors, self.parts.counts[0]
@@ -101,12 +111,13 @@ class _WeightGrad:
             vectors,
             parts,
             part,
+            image,
             axes,
             lambda algorithm: algorithm.data_steps,
             scratch,
         )
 
-    def _gradients(self, part: Affine) -> Side:
+    def _gradients(self, part: Affine, image: Affine) -> Side:
         """D = A dy A^T: tiles lie side by side, the last may be cut."""
         axes = result_axes(self.tiling)
         vectors, parts = self.parts.map_vectors, self.parts.counts[1]
@@ -115,7 +126,7 @@ class _WeightGrad:
         def matrices(algorithm: Algorithm) -> Steps:
             return (transposed(algorithm.result),)
 
-        return Side(self.dy, self.lanes, vectors, parts, part, axes, matrices, scratch)
+        return Side(self.dy, self.lanes, vectors, parts, part, image, axes, matrices, scratch)
 
     def _scratch(self, name: str, width: int) -> BufferHandle:
         """[P,T*width]. A line is left between the points, or they would meet in the same sets of a cache."""
@@ -179,7 +190,7 @@ class _WeightGrad:
                 total = acc[i, v] if self.is_one_block else acc[i, v] + sums.load(place, lanes)
                 sums.store(place, total)
 
-    def _finish(self, data: Side, gradients: Side, sums: BufferHandle) -> None:
+    def _finish(self, data: Side, gradients: Side, sums: BufferHandle, group: tuple[Affine, ...]) -> None:
         """dw = G^T [sums] G for every channel and vector of maps of the part."""
         k, lanes, blocks = self.k, self.lanes, gradients.vectors // self.vectors
         rows, columns = ((transposed(axis.filter),) for axis in self.tiling.axes)
@@ -195,7 +206,7 @@ class _WeightGrad:
 
             def store(r: int, s: int, value: Vec) -> None:
                 number = gradients.part * blocks + block
-                weight = point(number, r, s, data.first + channel, v * lanes)
+                weight = point(*group, number, r, s, data.first + channel, v * lanes)
                 Epilogue(k, self.region, self.arguments).finish({weight: value}, lanes)
 
             transform_tile(k, rows, columns, lanes, load, store)

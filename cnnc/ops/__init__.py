@@ -21,7 +21,7 @@ from cnnc.ops.loss import (
     SquaredErrorGrad,
 )
 from cnnc.ops.norm import BatchNorm, BatchNormTrain, BatchStatistics, ScaleMaps
-from cnnc.ops.partial import PartialWeightGrad, SumParts
+from cnnc.ops.partial import PartialWeightGrad, PartialWinogradWeightGrad, SumParts
 from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
 from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
@@ -33,6 +33,7 @@ from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeig
 _ALL: tuple[type[Op], ...] = (
     *(Conv2d, Conv2dInputGrad, Conv2dWeightGrad, PartialWeightGrad, SumParts),
     *(WinogradWeights, WinogradConv2d, InlineWinogradConv2d, WinogradWeightGrad),
+    PartialWinogradWeightGrad,
     *(Dense, DenseInputGrad, DenseWeightGrad),
     *(MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad),
     *(Relu, Relu6, Tanh, Sigmoid, Add, Sub, Mul, Bias, Map),

@@ -1,12 +1,12 @@
 """Weight gradients of groups of images, and their sum: so that threads may share out the images.
 
 A convolution with few weights and many pixels reads its maps only once if whoever reads them computes all
-the weights. backend/algorithms/direct.py says when these two ops take the place of one Conv2dWeightGrad.
+the weights. backend/algorithms/ says when these ops take the place of one weight gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -19,6 +19,28 @@ from cnnc.ir.types import Array, TensorType, f32
 from cnnc.ops.check import expect_ints, take_floats
 from cnnc.ops.conv import Conv2dWeightGrad
 from cnnc.ops.reduce import Broadcast
+from cnnc.ops.winograd import WinogradWeightGrad
+
+
+def _by_parts(dw: TensorType, images: int, parts: int) -> tuple[TensorType, ...]:
+    """The type of the gradients of all parts."""
+    expect_ints("parts", (parts,), 1, 1)
+    if images % parts:
+        raise ShapeError(f"{parts} parts do not divide {images} images")
+    return (TensorType(dw.dtype, (parts, *dw.shape)),)
+
+
+def _stacked(
+    whole: Callable[..., tuple[Array, ...]], operands: Sequence[Array], parts: int
+) -> tuple[Array, ...]:
+    """The gradients of all parts, each by the `whole` of its images."""
+    split = (np.split(operand, parts) for operand in operands)
+    return (np.stack([whole(*each)[0] for each in zip(*split, strict=True)]),)
+
+
+def _parted(sample: Sample, parts: int) -> tuple[TensorType, ...]:
+    """The operands of a sample, with as many times more images."""
+    return tuple(replace(t, shape=(parts * t.shape[0], *t.shape[1:])) for t in sample.operands)
 
 
 @dataclass(frozen=True)
@@ -32,16 +54,10 @@ class PartialWeightGrad(Conv2dWeightGrad):
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         (dw,) = super().infer(*operands)
-        expect_ints("parts", (self.parts,), 1, 1)
-        images = operands[0].shape[0]
-        if images % self.parts:
-            raise ShapeError(f"{self.parts} parts do not divide {images} images")
-        return (TensorType(dw.dtype, (self.parts, *dw.shape)),)
+        return _by_parts(dw, operands[0].shape[0], self.parts)
 
     def reference(self, *operands: Array) -> tuple[Array, ...]:
-        dy, x = (np.split(operand, self.parts) for operand in operands)
-        parts = [super(PartialWeightGrad, self).reference(*each)[0] for each in zip(dy, x, strict=True)]
-        return (np.stack(parts),)
+        return _stacked(super().reference, operands, self.parts)
 
     def grad(
         self,
@@ -59,8 +75,30 @@ class PartialWeightGrad(Conv2dWeightGrad):
             assert isinstance(op, Conv2dWeightGrad)
             common = (op.stride, op.pad, op.dilation, op.groups, op.kernel)
             yield Sample(cls(*common, parts=images), sample.operands)
-            four = tuple(replace(t, shape=(4 * images, *t.shape[1:])) for t in sample.operands)
-            yield Sample(cls(*common, parts=2), four)
+            yield Sample(cls(*common, parts=2), _parted(sample, 4))
+
+
+@dataclass(frozen=True)
+class PartialWinogradWeightGrad(WinogradWeightGrad):
+    """The same by Winograd's minimal filtering."""
+
+    name: ClassVar[str] = "partial_winograd_weight_grad"
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.CONTRACTION})
+    parts: int = 1
+
+    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        (dw,) = super().infer(*operands)
+        return _by_parts(dw, operands[0].shape[0], self.parts)
+
+    def reference(self, *operands: Array) -> tuple[Array, ...]:
+        return _stacked(super().reference, operands, self.parts)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        for sample in WinogradWeightGrad.samples():
+            op = sample.op
+            assert isinstance(op, WinogradWeightGrad)
+            yield Sample(cls(op.tile, op.kernel, op.pad, op.stride, parts=2), _parted(sample, 4))
 
 
 @dataclass(frozen=True)

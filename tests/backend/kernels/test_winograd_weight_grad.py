@@ -21,13 +21,16 @@ from cnnc.backend.target import TARGETS, Target
 from cnnc.ir.op import Sample
 from cnnc.ir.types import Array, f32
 from cnnc.ops.conv import Conv2dWeightGrad
+from cnnc.ops.partial import PartialWinogradWeightGrad
 from cnnc.ops.winograd import WinogradWeightGrad
 from cnnc.passes.assign_layouts import Tensors
 from tests.kernel_sites import Run, check_sample, run_site, site_of
 from tests.native_kernels import NativeKernel, assert_same_bits, on_runnable_targets, run_natively
 
-SAMPLES = list(WinogradWeightGrad.samples())
-KINDS = st.sampled_from(((1, 1, 1), (1, 3, 1), (2, 3, 1), (4, 3, 1), (2, 3, 2), (4, 3, 2)))
+SAMPLES = [*WinogradWeightGrad.samples(), *PartialWinogradWeightGrad.samples()]
+KINDS = st.sampled_from(
+    ((1, 1, 1), (1, 3, 1), (2, 3, 1), (4, 3, 1), (4, 4, 1), (3, 5, 1), (2, 3, 2), (4, 3, 2))
+)
 """Tiles, taps and strides."""
 
 SMALL_CACHE = 24 * 1024
@@ -143,3 +146,18 @@ def test_the_number_of_threads_does_not_change_a_bit(target: Target) -> None:
     (at_once,) = run_site(kernel, site, operands, run=lambda _, memory, __: native.run(memory))
     (parted,) = run_site(kernel, site, operands, run=one_by_one)
     assert_same_bits(parted, at_once)
+
+
+def test_groups_of_images_are_shared_out() -> None:
+    """Each has the gradient of its own images, in a place of its own."""
+    common = ((4, 4), (4, 4), (0, 0, 0, 0), (1, 1))
+    whole, grouped = WinogradWeightGrad(*common), PartialWinogradWeightGrad(*common, parts=4)
+    dy, x = random_layer(whole, (8, 12, 15, 18), 32)
+    site = site_for(grouped, (dy.shape, x.shape), TARGETS["avx2"])
+    kernel = kernel_for(site)
+    assert iterations(kernel) % 4 == 0
+    (found,) = run_site(kernel, site, (dy, x))
+    for number, part in enumerate(found):
+        images = slice(2 * number, 2 * number + 2)
+        (exact,) = whole.reference(dy[images].astype(np.float64), x[images].astype(np.float64))
+        assert np.abs(part - exact).max() <= LIMIT * np.abs(exact).max()
