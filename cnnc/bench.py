@@ -17,7 +17,7 @@ from cnnc.backend.llvm import CodeGenerator, Jit
 from cnnc.backend.target import Target
 from cnnc.bound import random_entry
 from cnnc.native import Code, Native, address
-from cnnc.passes.append_updates import AppendUpdates
+from cnnc.passes.eliminate_dead_code import EliminateDeadCode
 from cnnc.passes.set_batch import SetBatch
 from cnnc.summary import graph_macs, stage_graph
 from cnnc.units import CompiledUnit
@@ -65,7 +65,7 @@ def benchmark(compiled: CompiledUnit, threads: int, seconds: float) -> Benchmark
     """Time a run or a training step for about that many seconds, then the machine's peak."""
     code = Code.of(compiled.unit, compiled.workspace_bytes, ObjectCache(default_directory()))
     native, train, target = Native(code, threads), compiled.train, compiled.unit.target
-    stage = AppendUpdates.name if train else SetBatch.name
+    stage = EliminateDeadCode.name if train else SetBatch.name
     return Benchmark(
         name=compiled.source.name,
         batch=compiled.batch,

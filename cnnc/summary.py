@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cnnc.ir.graph import Graph, Node
 from cnnc.ir.op import Trait
-from cnnc.passes.append_updates import AppendUpdates
+from cnnc.passes.eliminate_dead_code import EliminateDeadCode
 from cnnc.passes.recompute_activations import RecomputeActivations
 from cnnc.passes.set_batch import SetBatch
 from cnnc.passes.use_batch_statistics import running_statistics
@@ -74,7 +74,7 @@ def summarize(compiled: CompiledUnit) -> Summary:
         train=train,
         target=compiled.unit.target.name,
         layers=tuple(_layers(stage_graph(compiled.main, SetBatch.name))),
-        step_macs=graph_macs(stage_graph(compiled.main, AppendUpdates.name)) + again if train else None,
+        step_macs=graph_macs(stage_graph(compiled.main, EliminateDeadCode.name)) + again if train else None,
         arena_bytes=plan.arena_bytes,
         bound_bytes=plan.live_bytes_bound,
         param_bytes=plan.param_bytes,
