@@ -26,7 +26,7 @@ from cnnc.ops.dropout import DropoutMask
 from cnnc.ops.elementwise import Elementwise
 from cnnc.ops.fused import Fused
 from cnnc.ops.norm import ScaleMaps
-from cnnc.ops.partial import PartialWeightGrad, PartialWinogradWeightGrad, SumParts
+from cnnc.ops.partial import Partial, SumParts
 from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
 from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
@@ -131,10 +131,7 @@ class LayoutRules:
         """A depthwise convolution reads vectors of channels of its source, any other one single elements."""
         shape = _contraction(op, tensors)
         if isinstance(op, Conv2dWeightGrad):
-            weights = self._weights(shape)
-            if isinstance(op, PartialWeightGrad):
-                weights = _with_first_axis(weights)
-            return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (weights,))
+            return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (_of_parts(op, self._weights(shape)),))
         source = CHANNELS_LAST if shape.is_depthwise else _broadcast_source(tensors)
         return LayoutRule((source, self._weights(shape)), (CHANNELS_LAST,))
 
@@ -156,10 +153,8 @@ class LayoutRules:
             weights = self._given(second) if is_inline else self._transformed(second)
             return LayoutRule((CHANNELS_LAST, weights), (CHANNELS_LAST,))
         if isinstance(op, WinogradWeightGrad):
-            weights = self.packed("acdb", 0, tensors.operands[0].shape[1])
-            if isinstance(op, PartialWinogradWeightGrad):
-                weights = _with_first_axis(weights)
-            return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (weights,))
+            weights = self._given(tensors.results[0])
+            return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (_of_parts(op, weights),))
         return LayoutRule((self._given(tensors.operands[0]),), (self._transformed(tensors.results[0]),))
 
     def _blocks(self, tensors: Tensors) -> LayoutRule:
@@ -170,8 +165,8 @@ class LayoutRules:
         return LayoutRule((given if given.block == 1 else CHANNELS_LAST,), (CHANNELS_LAST,))
 
     def _given(self, w: TensorType) -> Layout:
-        """Of w [O,I,Kh,Kw] to be transformed, or its gradient."""
-        return self.packed("acdb", 0, w.shape[0])
+        """Of w [O,I,Kh,Kw] to be transformed, or its gradient; partial gradients have an axis more."""
+        return self.packed("acdb", 0, w.shape[-4])
 
     def _transformed(self, u: TensorType) -> Layout:
         """Of u [P,C,K] for Winograd convolutions."""
@@ -243,8 +238,10 @@ def _given_packing(weights: Layout, tensors: Tensors, shape: tuple[int, ...]) ->
     return given if alike else weights
 
 
-def _with_first_axis(layout: Layout) -> Layout:
-    """The layout behind one more axis."""
+def _of_parts(op: Op, layout: Layout) -> Layout:
+    """That of a weight gradient; behind one more axis if it is partial."""
+    if not isinstance(op, Partial):
+        return layout
     return Layout("a" + "".join(chr(ord(c) + 1) if c.isalpha() else c for c in layout.tag))
 
 

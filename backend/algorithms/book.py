@@ -15,7 +15,7 @@ from cnnc.backend.algorithms.winograd import WINOGRAD
 from cnnc.backend.target import Target
 from cnnc.ir.op import Op
 from cnnc.ir.types import TensorType
-from cnnc.ops.partial import PartialWeightGrad
+from cnnc.ops.partial import Partial
 from cnnc.passes.choose_algorithms import Candidate
 
 
@@ -32,7 +32,7 @@ class Algorithms:
     train: bool = False
 
     def __call__(self, op: Op, operands: tuple[TensorType, ...], result: TensorType) -> tuple[Candidate, ...]:
-        if not isinstance(op, Convolution) or isinstance(op, PartialWeightGrad):
+        if not isinstance(op, Convolution) or isinstance(op, Partial):
             return ()
         layer, target = layer_of(op, operands, result), self.target.suited_to()
         return tuple(

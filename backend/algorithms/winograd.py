@@ -36,17 +36,17 @@ from cnnc.passes.choose_algorithms import Emit, Rewrite
 def cycles(tile: Pair, target: Target, layer: Layer, train: bool) -> float:
     """What the kernels' own models say, and the transformed weights read, in training also written."""
     if isinstance(layer.op, Conv2dWeightGrad):
-        return _winograd_weight_grad_cycles(tile, target, layer)
+        return _weight_grad_cycles(tile, target, layer)
     weights = 4 * _tiling(tile, layer).points * layer.channels * layer.maps
     transformed = weights / TRANSFORMED_BYTES_PER_CYCLE if train else 0.0
-    products = choose_blocks(target, _winograd_work(tile, target, layer), layer.images).cycles(target)
+    products = choose_blocks(target, _work(tile, target, layer), layer.images).cycles(target)
     least = weights / target.memory_bytes_per_cycle
     return max(products + streaming(target, weights), least) + transformed
 
 
-def _inline_winograd_cycles(tile: Pair, target: Target, layer: Layer, train: bool) -> float:
+def _inline_cycles(tile: Pair, target: Target, layer: Layer, train: bool) -> float:
     """What the kernel's own model says, reading the weights included."""
-    work, is_turned = _winograd_work(tile, target, layer), isinstance(layer.op, Conv2dInputGrad)
+    work, is_turned = _work(tile, target, layer), isinstance(layer.op, Conv2dInputGrad)
     unit = block_for(target, LONG_ROW, work.channels) if is_turned else 1
     columns = work.tiling.axes[1].points
     run = filter_run(target, columns, work.width * work.map_lanes, work.channels, unit)
@@ -54,7 +54,7 @@ def _inline_winograd_cycles(tile: Pair, target: Target, layer: Layer, train: boo
     return choose_blocks(target, replace(work, inline=inline), layer.images).cycles(target)
 
 
-def _winograd_work(tile: Pair, target: Target, layer: Layer) -> Work:
+def _work(tile: Pair, target: Target, layer: Layer) -> Work:
     """A convolution, or the one that an input gradient is."""
     channels, maps = layer.channels, layer.maps
     if isinstance(layer.op, Conv2dInputGrad):
@@ -71,7 +71,7 @@ def _tiling(tile: Pair, layer: Layer) -> Tiling:
     return Tiling(tile, layer.kernel, layer.op.stride, size)
 
 
-def _winograd_weight_grad_cycles(tile: Pair, target: Target, layer: Layer) -> float:
+def _weight_grad_cycles(tile: Pair, target: Target, layer: Layer) -> float:
     channels, maps = (-(-n // target.lanes) for n in (layer.channels, layer.maps))
     block = block_for(target, LONG_ROW, layer.maps)
     width = max(1, block // target.lanes)
@@ -112,12 +112,13 @@ def _turned_pad(op: Convolution, kernel: Pair) -> tuple[int, int, int, int]:
     return kernel[0] - 1 - top, kernel[1] - 1 - left, kernel[0] - 1 - bottom, kernel[1] - 1 - right
 
 
-def _suits_inline_winograd(tile: Pair, layer: Layer) -> bool:
+def _suits_inline(tile: Pair, layer: Layer) -> bool:
     """What reads weights."""
     return suits(tile, layer) and not isinstance(layer.op, Conv2dWeightGrad)
 
 
 def rewrite(tile: Pair, layer: Layer) -> Rewrite:
+    """To the weights and the convolution, or to the weight gradient."""
     op, kernel = layer.op, layer.kernel
 
     def rewritten(emit: Emit, operands: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]]:
@@ -130,7 +131,7 @@ def rewrite(tile: Pair, layer: Layer) -> Rewrite:
     return rewritten
 
 
-def _inline_winograd_rewrite(tile: Pair, layer: Layer) -> Rewrite:
+def _inline_rewrite(tile: Pair, layer: Layer) -> Rewrite:
     def rewritten(emit: Emit, operands: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]]:
         flipped, pad = _turned(layer.op, layer.kernel)
         return InlineWinogradConv2d(tile, layer.kernel, pad, layer.op.stride, flipped), operands
@@ -151,9 +152,9 @@ WINOGRAD: tuple[Algorithm, ...] = (
     *by_tiles("winograd", suits, cycles, rewrite, WINOGRAD_TILES),
     *by_tiles(
         "inline winograd",
-        _suits_inline_winograd,
-        _inline_winograd_cycles,
-        _inline_winograd_rewrite,
+        _suits_inline,
+        _inline_cycles,
+        _inline_rewrite,
         INLINE_TILES,
     ),
 )

@@ -143,12 +143,14 @@ class KernelBuilder:
         self.append(For(variable, _bound(start), _bound(stop), step, body, parallel, images))
 
     @contextmanager
-    def once_or_loop(self, name: str, extent: int) -> Iterator[Affine]:
+    def once_or_loop(
+        self, name: str, extent: int, parallel: bool = False, images: int = 0
+    ) -> Iterator[Affine]:
         """A loop over 0..extent; no loop at all for an extent of 1."""
         if extent == 1:
             yield affine(0)
             return
-        with self.loop(name, 0, extent) as variable:
+        with self.loop(name, 0, extent, parallel=parallel, images=images) as variable:
             yield variable
 
     def unrolled(self, name: str, stop: int, factor: int, body: Callable[[Affine], None]) -> None:

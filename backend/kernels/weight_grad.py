@@ -41,7 +41,7 @@ from cnnc.backend.kernels.weight_grad_operands import (
 from cnnc.backend.kernels.weight_grad_parts import Work, choose_chunks, choose_parts, rows_of_a_tile
 from cnnc.ops.conv import Conv2dWeightGrad
 from cnnc.ops.dense import DenseWeightGrad
-from cnnc.ops.partial import PartialWeightGrad
+from cnnc.ops.partial import parts_of
 
 UNROLL = 2
 """Pixels of one turn of the innermost loop."""
@@ -52,7 +52,7 @@ def conv2d_weight_grad(site: Site) -> Kernel:
     region = Region(site)
     op, dy, x = region.anchor, region.anchor_tensor(0), region.anchor_tensor(1)
     assert isinstance(op, Conv2dWeightGrad)
-    strips = op.parts if isinstance(op, PartialWeightGrad) else 1
+    strips = parts_of(op)
     shape = Contraction(
         x.shape[0],
         op.groups,

@@ -12,7 +12,7 @@ last are multiplied, whatever they hold, but neither made nor read.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby, product
@@ -95,25 +95,18 @@ class _Winograd:
 
     def build(self) -> Kernel:
         """The parallel nest: parts of the maps outermost, so that a thread keeps to few of them."""
-        with ExitStack() as nest:
-
-            def parallel(name: str, extent: int, marked: int = 0) -> Affine:
-                if extent == 1:
-                    return affine(0)
-                return nest.enter_context(self.k.loop(name, 0, extent, parallel=True, images=marked))
-
-            part = parallel("part", self.blocks.parts)
-            images, rows, columns = self.blocks.blocking.blocks
-            block = (
-                parallel("images", images, self.marked),
-                parallel("rows", rows),
-                parallel("columns", columns),
-            )
-            self._transform_data(block)
-            with self.k.once_or_loop("panel", self.blocks.panels) as panel:
+        k, (images, rows, columns) = self.k, self.blocks.blocking.blocks
+        with (
+            k.once_or_loop("part", self.blocks.parts, parallel=True) as part,
+            k.once_or_loop("images", images, parallel=True, images=self.marked) as n,
+            k.once_or_loop("rows", rows, parallel=True) as y,
+            k.once_or_loop("columns", columns, parallel=True) as x,
+        ):
+            self._transform_data((n, y, x))
+            with k.once_or_loop("panel", self.blocks.panels) as panel:
                 first = (part * self.blocks.panels + panel) * self.blocks.panel
                 self._multiply(first)
-                self._transform_products(block, first)
+                self._transform_products((n, y, x), first)
         return self.k.build()
 
     @contextmanager

@@ -9,10 +9,10 @@ second-level cache. The order of the tiles is fixed. winograd_parts.py decides o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
-from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernel.ir import Affine, Kernel
 from cnnc.backend.kernels.arrays import as_arrays
 from cnnc.backend.kernels.fetch import LINE, Fetcher
 from cnnc.backend.kernels.region import Epilogue, Region, point
@@ -23,7 +23,7 @@ from cnnc.backend.kernels.winograd_parts import Parts, Work, choose_parts
 from cnnc.backend.kernels.winograd_sides import Side, Transformer
 from cnnc.backend.kernels.winograd_tiles import data_axes, result_axes
 from cnnc.backend.kernels.winograd_transforms import Steps, transform_tile
-from cnnc.ops.partial import PartialWinogradWeightGrad
+from cnnc.ops.partial import Partial, parts_of
 from cnnc.ops.winograd import WinogradWeightGrad
 from cnnc.ops.winograd_matrices import Algorithm, transposed
 
@@ -41,11 +41,6 @@ def winograd_weight_grad(site: Site) -> Kernel:
     return _WeightGrad(site, as_arrays(site, weights, maps), block).build()
 
 
-def _groups(op: WinogradWeightGrad) -> int:
-    """Groups of images that have gradients of their own."""
-    return op.parts if isinstance(op, PartialWinogradWeightGrad) else 1
-
-
 class _WeightGrad:
     """Writes one weight gradient."""
 
@@ -54,7 +49,7 @@ class _WeightGrad:
         assert isinstance(op, WinogradWeightGrad)
         self.op, self.target, self.region = op, site.target, Region(arrays)
         self.k = KernelBuilder(self.region.body.name if self.region.epilogue else op.name)
-        self.tiling, self.groups = op.tiling(*x.shape[2:]), _groups(op)
+        self.tiling, self.groups = op.tiling(*x.shape[2:]), parts_of(op)
         self.block, self.lanes = block, min(site.target.lanes, block)
         self.vectors = block // self.lanes
         self.arguments = declare(self.k, arrays)
@@ -74,20 +69,18 @@ class _WeightGrad:
         self.is_one_block = self.blocking.blocks == (1, 1, 1)
 
     def build(self) -> Kernel:
-        with ExitStack() as nest:
-
-            def parallel(name: str, extent: int) -> Affine:
-                number = nest.enter_context(self.k.loop(name, 0, extent, parallel=True))
-                return number if extent > 1 else affine(0)
-
-            group = parallel("group", self.groups) if self.groups > 1 else None
-            image = affine(0) if group is None else group * self.parts.work.images
-            channels, maps = map(parallel, ("channels", "maps"), self.parts.counts)
+        k, (channel_parts, map_parts) = self.k, self.parts.counts
+        with (
+            k.once_or_loop("group", self.groups, parallel=True) as group,
+            k.once_or_loop("channels", channel_parts, parallel=True) as channels,
+            k.once_or_loop("maps", map_parts, parallel=True) as maps,
+        ):
+            image = group * self.parts.work.images
             self._iteration(self._data(channels, image), self._gradients(maps, image), group)
         return self.k.build()
 
-    def _iteration(self, data: Side, gradients: Side, group: Affine | None) -> None:
-        """All that an iteration of the parallel nest does, for a group of images where there are several."""
+    def _iteration(self, data: Side, gradients: Side, group: Affine) -> None:
+        """All that an iteration of the parallel nest does."""
         size = data.width * gradients.width
         sums = self.k.scratch("sums", (self.tiling.points, size + LINE))
         transformer = Transformer(self.k, self.order, Fetcher.of(self.k))
@@ -98,7 +91,7 @@ class _WeightGrad:
                 transformer.fetch(side, block)
                 transformer.transform(side, block)
             self._multiply(data, gradients, sums)
-        self._finish(data, gradients, sums, () if group is None else (group,))
+        self._finish(data, gradients, sums, group)
 
     def _data(self, part: Affine, image: Affine) -> Side:
         """V = B^T d B: tiles overlap, and reach into the padding."""
@@ -190,10 +183,11 @@ class _WeightGrad:
                 total = acc[i, v] if self.is_one_block else acc[i, v] + sums.load(place, lanes)
                 sums.store(place, total)
 
-    def _finish(self, data: Side, gradients: Side, sums: BufferHandle, group: tuple[Affine, ...]) -> None:
+    def _finish(self, data: Side, gradients: Side, sums: BufferHandle, group: Affine) -> None:
         """dw = G^T [sums] G for every channel and vector of maps of the part."""
         k, lanes, blocks = self.k, self.lanes, gradients.vectors // self.vectors
         rows, columns = ((transposed(axis.filter),) for axis in self.tiling.axes)
+        outer = (group,) if isinstance(self.op, Partial) else ()
         with (
             k.loop("channel", 0, (data.width, data.channels - data.first)) as channel,
             k.once_or_loop("block", blocks) as block,
@@ -206,7 +200,7 @@ class _WeightGrad:
 
             def store(r: int, s: int, value: Vec) -> None:
                 number = gradients.part * blocks + block
-                weight = point(*group, number, r, s, data.first + channel, v * lanes)
+                weight = point(*outer, number, r, s, data.first + channel, v * lanes)
                 Epilogue(k, self.region, self.arguments).finish({weight: value}, lanes)
 
             transform_tile(k, rows, columns, lanes, load, store)

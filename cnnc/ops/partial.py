@@ -6,7 +6,7 @@ the weights. backend/algorithms/ says when these ops take the place of one weigh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -22,42 +22,26 @@ from cnnc.ops.reduce import Broadcast
 from cnnc.ops.winograd import WinogradWeightGrad
 
 
-def _by_parts(dw: TensorType, images: int, parts: int) -> tuple[TensorType, ...]:
-    """The type of the gradients of all parts."""
-    expect_ints("parts", (parts,), 1, 1)
-    if images % parts:
-        raise ShapeError(f"{parts} parts do not divide {images} images")
-    return (TensorType(dw.dtype, (parts, *dw.shape)),)
-
-
-def _stacked(
-    whole: Callable[..., tuple[Array, ...]], operands: Sequence[Array], parts: int
-) -> tuple[Array, ...]:
-    """The gradients of all parts, each by the `whole` of its images."""
-    split = (np.split(operand, parts) for operand in operands)
-    return (np.stack([whole(*each)[0] for each in zip(*split, strict=True)]),)
-
-
-def _parted(sample: Sample, parts: int) -> tuple[TensorType, ...]:
-    """The operands of a sample, with as many times more images."""
-    return tuple(replace(t, shape=(parts * t.shape[0], *t.shape[1:])) for t in sample.operands)
-
-
 @dataclass(frozen=True)
-class PartialWeightGrad(Conv2dWeightGrad):
-    """dy [N,O,H',W'], x [N,C,H,W] -> [P,O,C/groups,Kh,Kw]: the weight gradient of each of P = `parts`
-    groups of N/P neighbouring images."""
+class Partial(Op):
+    """A weight gradient dy [N,...], x [N,...] -> [P,*S] of each of P = `parts` groups of N/P neighbouring
+    images, where the next base makes one, [*S], of all images."""
 
-    name: ClassVar[str] = "partial_weight_grad"
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.CONTRACTION})
     parts: int = 1
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         (dw,) = super().infer(*operands)
-        return _by_parts(dw, operands[0].shape[0], self.parts)
+        expect_ints("parts", (self.parts,), 1, 1)
+        images = operands[0].shape[0]
+        if images % self.parts:
+            raise ShapeError(f"{self.parts} parts do not divide {images} images")
+        return (TensorType(dw.dtype, (self.parts, *dw.shape)),)
 
     def reference(self, *operands: Array) -> tuple[Array, ...]:
-        return _stacked(super().reference, operands, self.parts)
+        dy, x = (np.split(operand, self.parts) for operand in operands)
+        parts = [super(Partial, self).reference(*each)[0] for each in zip(dy, x, strict=True)]
+        return (np.stack(parts),)
 
     def grad(
         self,
@@ -68,6 +52,23 @@ class PartialWeightGrad(Conv2dWeightGrad):
     ) -> Sequence[Value | None]:
         raise UnsupportedError(f"{self.name} has no derivative: it stands behind the gradients")
 
+
+def parts_of(op: Op) -> int:
+    """Into how many groups of images an op divides its own."""
+    return op.parts if isinstance(op, Partial) else 1
+
+
+def _with_more_images(sample: Sample, times: int) -> tuple[TensorType, ...]:
+    """The operands of a sample."""
+    return tuple(replace(t, shape=(times * t.shape[0], *t.shape[1:])) for t in sample.operands)
+
+
+@dataclass(frozen=True)
+class PartialWeightGrad(Partial, Conv2dWeightGrad):
+    """dy [N,O,H',W'], x [N,C,H,W] -> [P,O,C/groups,Kh,Kw]."""
+
+    name: ClassVar[str] = "partial_weight_grad"
+
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         for sample in Conv2dWeightGrad.samples():
@@ -75,30 +76,21 @@ class PartialWeightGrad(Conv2dWeightGrad):
             assert isinstance(op, Conv2dWeightGrad)
             common = (op.stride, op.pad, op.dilation, op.groups, op.kernel)
             yield Sample(cls(*common, parts=images), sample.operands)
-            yield Sample(cls(*common, parts=2), _parted(sample, 4))
+            yield Sample(cls(*common, parts=2), _with_more_images(sample, 4))
 
 
 @dataclass(frozen=True)
-class PartialWinogradWeightGrad(WinogradWeightGrad):
-    """The same by Winograd's minimal filtering."""
+class PartialWinogradWeightGrad(Partial, WinogradWeightGrad):
+    """The same by Winograd's minimal filtering, for one group of channels."""
 
     name: ClassVar[str] = "partial_winograd_weight_grad"
-    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.CONTRACTION})
-    parts: int = 1
-
-    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        (dw,) = super().infer(*operands)
-        return _by_parts(dw, operands[0].shape[0], self.parts)
-
-    def reference(self, *operands: Array) -> tuple[Array, ...]:
-        return _stacked(super().reference, operands, self.parts)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         for sample in WinogradWeightGrad.samples():
             op = sample.op
             assert isinstance(op, WinogradWeightGrad)
-            yield Sample(cls(op.tile, op.kernel, op.pad, op.stride, parts=2), _parted(sample, 4))
+            yield Sample(cls(op.tile, op.kernel, op.pad, op.stride, parts=2), _with_more_images(sample, 4))
 
 
 @dataclass(frozen=True)

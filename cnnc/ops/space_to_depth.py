@@ -27,9 +27,13 @@ class _Blocks(Op):
     block: tuple[int, int]
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)
 
-    def _expect_valid(self) -> None:
+    def _take(self, operands: Sequence[TensorType]) -> TensorType:
+        """The input, provided that it and the attributes are valid."""
+        (x,) = take_floats(operands, "input")
+        expect_rank("input", x, "N,C,H,W")
         expect_ints("block", self.block, 2, 1)
         expect_ints("pad", self.pad, 4, 0)
+        return x
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,7 @@ class SpaceToDepth(_Blocks):
     name: ClassVar[str] = "space_to_depth"
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        (x,) = take_floats(operands, "input")
-        expect_rank("input", x, "N,C,H,W")
-        self._expect_valid()
+        x = self._take(operands)
         n, c, h, w = x.shape
         (top, left, bottom, right), (down, across) = self.pad, self.block
         rows, columns = h + top + bottom, w + left + right
@@ -80,9 +82,7 @@ class DepthToSpace(_Blocks):
     name: ClassVar[str] = "depth_to_space"
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        (x,) = take_floats(operands, "input")
-        expect_rank("input", x, "N,C,H,W")
-        self._expect_valid()
+        x = self._take(operands)
         n, c, h, w = x.shape
         (top, left, bottom, right), (down, across) = self.pad, self.block
         if c % (down * across):
