@@ -62,7 +62,7 @@ def test_inference(make: Callable[[], Network], tmp_path: Path) -> None:
     assert np.isfinite(np.load(tmp_path / "out.npy")).all()
 
 
-@pytest.mark.parametrize("make", [lenet5, mixed])
+@pytest.mark.parametrize("make", [lenet5, mixed, resnet18])
 def test_training(make: Callable[[], Network], tmp_path: Path) -> None:
     """An epoch, with images left over, and a test of what was learned."""
     source = source_of(make())
