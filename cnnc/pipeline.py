@@ -31,6 +31,7 @@ from cnnc.passes.fold_constants import FoldConstants
 from cnnc.passes.fuse_epilogues import FuseEpilogues
 from cnnc.passes.lower_batch_norm import LowerBatchNorm
 from cnnc.passes.plan_buffers import plan_buffers
+from cnnc.passes.pool_first import PoolFirst
 from cnnc.passes.runner import Pass, Stage, run_passes
 from cnnc.passes.set_batch import SetBatch
 from cnnc.passes.split_preparation import SplitPreparation, preparation_graph, split_preparation
@@ -45,6 +46,7 @@ def inference_passes(batch: int, algorithms: Pass | None = None) -> tuple[Pass, 
         DropDropout(),
         AbsorbFlatten(),
         FoldBatchNorm(),
+        PoolFirst(),
         *_simplifying_passes(algorithms),
         FuseEpilogues(),
     )
@@ -63,6 +65,7 @@ def training_passes(batch: int, optimizer: Optimizer, algorithms: Pass | None = 
         DrawMasks(),
         UseBatchStatistics(),
         AbsorbFlatten(),
+        PoolFirst(),
         Differentiate(),
         AppendUpdates(optimizer),
         *_simplifying_passes(algorithms),
