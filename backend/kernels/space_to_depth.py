@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernels.runs import Axis, Run, loop_over, runs
 from cnnc.backend.kernels.site import Site, Tensor, declare
-from cnnc.backend.kernels.winograd_tiles import Axis, Run, loop_over, runs
 from cnnc.errors import UnsupportedError
 from cnnc.ops.space_to_depth import DepthToSpace, SpaceToDepth
 

@@ -21,13 +21,14 @@ from cnnc.backend.kernel.builder import Bound, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.fetch import LINE, Fetcher
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
+from cnnc.backend.kernels.runs import Axis, Run, loop_over, runs
 from cnnc.backend.kernels.site import Arguments, Site, Tensor, declare
 from cnnc.backend.kernels.tiles import pixels_for, split
 from cnnc.backend.kernels.winograd_blocks import Blocks, Work, choose_blocks
 from cnnc.backend.kernels.winograd_filters import with_lanes
 from cnnc.backend.kernels.winograd_operand import InlineWeights, Weights, weights_of
 from cnnc.backend.kernels.winograd_order import Order, Stretch
-from cnnc.backend.kernels.winograd_tiles import Axis, Run, data_axes, loop_over, result_axes, runs
+from cnnc.backend.kernels.winograd_tiles import data_axes, result_axes
 from cnnc.backend.kernels.winograd_transforms import transform_tile
 from cnnc.errors import UnsupportedError
 from cnnc.ops.winograd import WinogradConv2d

@@ -20,7 +20,8 @@ from itertools import product
 
 from cnnc.backend.kernel.builder import KernelBuilder
 from cnnc.backend.kernel.ir import Affine
-from cnnc.backend.kernels.winograd_tiles import Axis, Blocking, Run
+from cnnc.backend.kernels.runs import Axis, Run
+from cnnc.backend.kernels.winograd_tiles import Blocking
 from cnnc.ops.winograd import Tiling
 from cnnc.ops.winograd_matrices import Algorithm
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine
 from cnnc.backend.kernels.fetch import Fetcher
+from cnnc.backend.kernels.runs import Axis, Run, loop_over, runs
 from cnnc.backend.kernels.winograd_order import Order, Place
-from cnnc.backend.kernels.winograd_tiles import Axis, Run, loop_over, runs
 from cnnc.backend.kernels.winograd_transforms import Steps, transform_tile
 from cnnc.ops.winograd_matrices import Algorithm
 

@@ -1,42 +1,20 @@
-"""Where the tiles of a Winograd kernel lie: runs of tiles that reach equally far, and blocks of tiles.
+"""Where the tiles of a Winograd kernel lie: the axes of data and results, and blocks of tiles.
 
-Tiles at the border of a map reach outside. Along each axis neighbouring tiles that reach the same elements
-make a run, for which a kernel writes one loop. Kernels work on a block of tiles at a time: some images, tile
-rows and tile columns. Blocks need not divide the axes: tiles beyond the last reach nothing.
+Kernels work on a block of tiles at a time: some images, tile rows and tile columns. Blocks need not divide
+the axes: tiles beyond the last reach nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import product
 
-from cnnc.backend.kernel.builder import KernelBuilder
 from cnnc.backend.kernel.ir import Affine, affine
 from cnnc.backend.kernels.fetch import Extent
+from cnnc.backend.kernels.runs import Axis
 from cnnc.ops.winograd import Tiling
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Tiles along an axis: tile i takes `extent` of its `size` elements, from `step` * i - `origin` on."""
-
-    tiles: int
-    step: int
-    origin: int
-    extent: int
-    size: int
-
-    def inside(self, tile: int) -> tuple[int, ...]:
-        """Offsets in a tile that lie in the map; none in tiles behind the last."""
-        first = tile * self.step - self.origin
-        return tuple(i for i in range(self.extent) if tile < self.tiles and 0 <= first + i < self.size)
-
-    def ends_with(self, run: Run) -> bool:
-        """Whether the last of a run of tiles is the last of all."""
-        return run.first + run.count == self.tiles
 
 
 def data_axes(tiling: Tiling, pad: tuple[int, ...], size: tuple[int, ...]) -> tuple[Axis, Axis]:
@@ -54,24 +32,6 @@ def result_axes(tiling: Tiling) -> tuple[Axis, Axis]:
 def _both_axes(tiling: Tiling, *of_axes: Sequence[int]) -> tuple[Axis, Axis]:
     rows, columns = (Axis(*each) for each in zip(tiling.counts, *of_axes, strict=True))
     return rows, columns
-
-
-@dataclass(frozen=True)
-class Run:
-    """`count` tiles from `first` on that all reach the offsets `inside`."""
-
-    first: int
-    count: int
-    inside: tuple[int, ...]
-
-
-def runs(axis: Axis, tiles: int) -> tuple[Run, ...]:
-    """The runs of the first `tiles` tiles, which may be more than the axis has."""
-    found: list[Run] = []
-    for inside, group in groupby(range(tiles), axis.inside):
-        members = list(group)
-        found.append(Run(members[0], len(members), inside))
-    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -138,14 +98,3 @@ def blockings(counts: tuple[int, int, int], most: int) -> Iterator[Blocking]:
 def _sizes(count: int) -> tuple[int, ...]:
     """The least sizes that cut an axis into each number of blocks."""
     return tuple(sorted({-(-count // blocks) for blocks in range(1, count + 1)}))
-
-
-def loop_over(
-    k: KernelBuilder, name: str, run: Run, block: Affine, size: int
-) -> AbstractContextManager[Affine]:
-    """A loop over the tiles of a run that are in a block of `size`."""
-    if not block.terms:
-        return k.loop(name, run.first, run.first + run.count)
-    return k.loop(
-        name, (affine(run.first), block * size), (affine(run.first + run.count), block * size + size)
-    )

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnc.backend.kernel.ir import affine
+from cnnc.backend.kernels.runs import Axis, Run, runs
 from cnnc.backend.kernels.winograd_order import Order
-from cnnc.backend.kernels.winograd_tiles import Axis, Blocking, Run, blockings, result_axes, runs
+from cnnc.backend.kernels.winograd_tiles import Blocking, blockings, result_axes
 from cnnc.ops.winograd import Tiling
 
 KINDS = ((1, 3, 1), (2, 3, 1), (4, 3, 1), (5, 3, 1), (2, 5, 1), (4, 3, 2))
