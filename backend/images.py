@@ -24,6 +24,7 @@ from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
 from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
 from cnnc.ops.space_to_depth import DepthToSpace, SpaceToDepth
+from cnnc.ops.strassen import StrassenConv2d
 from cnnc.ops.winograd import WinogradConv2d
 
 ANY = 2**31
@@ -34,6 +35,7 @@ IMAGE_OPERANDS: Mapping[type[Op], int] = MappingProxyType(
         Conv2d: 1,
         Conv2dInputGrad: 1,
         WinogradConv2d: 1,
+        StrassenConv2d: 1,
         Dense: 1,
         DenseInputGrad: 1,
         PositionBias: 1,

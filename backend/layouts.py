@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from cnnc.backend.kernels.contraction import Contraction, forward, input_grad, tile_field
 from cnnc.backend.kernels.dense import dense_vectors
+from cnnc.backend.kernels.strassen_blocks import halves_block
 from cnnc.backend.kernels.tiles import LONG_ROW, Field, block_for
 from cnnc.backend.target import Target
 from cnnc.ir.graph import Node, Value
@@ -33,6 +34,7 @@ from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Crop2d, Dilate2d, Pad2d, Relayout
 from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
 from cnnc.ops.space_to_depth import DepthToSpace, SpaceToDepth
+from cnnc.ops.strassen import StrassenConv2d, StrassenWeights
 from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.passes.assign_layouts import LayoutRule, Tensors, first_full
 
@@ -46,8 +48,8 @@ CHANNEL_OPS = (
 
 ROW_OPS = (
     Elementwise, Conv2d, Conv2dInputGrad, Conv2dWeightGrad, WinogradConv2d, WinogradWeightGrad,
-    MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad, Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad,
-    Pad2d, Crop2d, Dilate2d, Concat, Slice, Relayout, Broadcast, BatchMoments, BatchNormSums,
+    StrassenConv2d, MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad, Softmax, SoftmaxGrad, LogSoftmax,
+    LogSoftmaxGrad, Pad2d, Crop2d, Dilate2d, Concat, Slice, Relayout, Broadcast, BatchMoments, BatchNormSums,
 )  # fmt: skip
 """Ops whose kernels see maps by rows of channels, never as a stretch of memory."""
 
@@ -73,6 +75,8 @@ class LayoutRules:
             return self._convolution(op, tensors)
         if isinstance(op, WinogradWeights | WinogradConv2d | WinogradWeightGrad):
             return self._winograd(op, tensors)
+        if isinstance(op, StrassenWeights | StrassenConv2d):
+            return self._strassen(op, tensors)
         if isinstance(op, Dense | DenseInputGrad | DenseWeightGrad):
             return self._dense(op, tensors)
         if isinstance(op, Sum):
@@ -172,6 +176,16 @@ class LayoutRules:
         """Of u [P,C,K] for Winograd convolutions."""
         return self.packed("cab", 2, u.shape[2])
 
+    def _strassen(self, op: StrassenWeights | StrassenConv2d, tensors: Tensors) -> LayoutRule:
+        """Halves of weights in blocks that divide them, and whole weights in the same blocks."""
+        u = tensors.results[0] if isinstance(op, StrassenWeights) else tensors.operands[1]
+        block = halves_block(self.target, u.shape[2])
+        halves = _in_blocks("cab", "c", block)
+        if not isinstance(op, StrassenWeights):
+            return LayoutRule((CHANNELS_LAST, halves), (CHANNELS_LAST,))
+        given = _in_blocks("bcda", "b", block) if op.flipped else _in_blocks("acdb", "a", block)
+        return LayoutRule((given,), (halves,))
+
     def _dense(self, op: Dense | DenseInputGrad | DenseWeightGrad, tensors: Tensors) -> LayoutRule:
         """The weights' inner axes lie in the order in which x has them."""
         if isinstance(op, DenseInputGrad):
@@ -208,14 +222,17 @@ class LayoutRules:
     def blocked(self, order: str, axis: int, maps: int, groups: int, field: Field) -> Layout:
         """`order` with the axis of the maps, which is its first, cut into blocks of a register tile."""
         block, letter = block_for(self.target, field, maps, groups), string.ascii_lowercase[axis]
-        return (
-            Layout(order.replace(letter, letter.upper()) + f"{block}{letter}") if block > 1 else Layout(order)
-        )
+        return _in_blocks(order, letter, block)
+
+
+def _in_blocks(order: str, letter: str, block: int) -> Layout:
+    """`order` with the axis `letter` cut into blocks."""
+    return Layout(order.replace(letter, letter.upper()) + f"{block}{letter}") if block > 1 else Layout(order)
 
 
 def _weights(node: Node) -> tuple[Value, ...]:
     """The weights that a contraction reads or makes."""
-    if isinstance(node.op, Conv2d | Conv2dInputGrad | WinogradConv2d):
+    if isinstance(node.op, Conv2d | Conv2dInputGrad | WinogradConv2d | StrassenConv2d):
         return node.operands[1:]
     return node.results if isinstance(node.op, Conv2dWeightGrad | WinogradWeightGrad) else ()
 

@@ -17,6 +17,7 @@ from cnnc.ir.graph import Graph, Node
 from cnnc.ir.op import Op, Trait
 from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2dInputGrad
+from cnnc.ops.strassen import StrassenConv2d
 from cnnc.ops.winograd import WinogradConv2d
 
 LARGEST_WINDOW = 9
@@ -218,6 +219,8 @@ def _cuts(op: Op, pool: Op) -> bool:
     kernel = pool.attributes["kernel"]
     if isinstance(op, Conv2dInputGrad):
         return op.stride != (1, 1)  # neighbours are computed apart
+    if isinstance(op, StrassenConv2d):
+        return True  # pixels are cut without regard to rows
     if not isinstance(op, WinogradConv2d) or not isinstance(kernel, tuple):
         return False
     return any(tile % extent for tile, extent in zip(op.tile, kernel, strict=True))

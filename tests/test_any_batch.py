@@ -133,11 +133,11 @@ def test_examples(entry: Entry, cache: ObjectCache) -> None:
 
 @on_runnable_targets
 @pytest.mark.parametrize(
-    "algorithm", ["direct", "winograd 4x4", "winograd 2x2", "space_to_depth winograd 4x4"]
+    "algorithm", ["direct", "winograd 4x4", "winograd 2x2", "space_to_depth winograd 4x4", "strassen"]
 )
 def test_random_networks(target: Target, algorithm: str) -> None:
-    kernel, stride = ((7, 7), (2, 2)) if algorithm.startswith("space_to_depth") else ((3, 3), (1, 1))
-    suits = () if algorithm == "direct" else ((kernel, stride),)
+    special = {"space_to_depth winograd 4x4": ((7, 7), (2, 2)), "strassen": ((1, 1), (1, 1))}
+    suits = () if algorithm == "direct" else (special.get(algorithm, ((3, 3), (1, 1))),)
 
     @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
     @given(networks(suits))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from cnnc.backend.algorithms.direct import DIRECT
 from cnnc.backend.algorithms.layer import Algorithm, Convolution, layer_of
 from cnnc.backend.algorithms.space_to_depth import SPACE_TO_DEPTH
+from cnnc.backend.algorithms.strassen import STRASSEN
 from cnnc.backend.algorithms.winograd import WINOGRAD
 from cnnc.backend.target import Target
 from cnnc.ir.op import Op
@@ -42,5 +43,5 @@ class Algorithms:
         )
 
 
-ALGORITHMS: tuple[Algorithm, ...] = (*DIRECT, *WINOGRAD, *SPACE_TO_DEPTH)
+ALGORITHMS: tuple[Algorithm, ...] = (*DIRECT, *WINOGRAD, *SPACE_TO_DEPTH, *STRASSEN)
 """The table."""

@@ -8,6 +8,8 @@ the loop with their starts, so that blocks whose inner loop begins at the block 
     parallel for b in 0..7 { for i in 8*b..min(8*b + 8, 50) { store x1 y[i], ... } }
 
 has i = 8*b + (0..7). Outer variables are equal on both sides and cancel, as part of the same base.
+Accesses whose indices in some dimension have no value in common, such as those of the two halves of an array,
+never meet; then each half is looked at alone.
 Scratch buffers are each iteration's own and never in conflict.
 """
 
@@ -51,7 +53,29 @@ def _kept_apart(loop: For, accesses: list[Touch]) -> bool:
     span = Nest().enter(loop).interval(Affine.variable(loop.variable))
     if span.low == span.high:
         return True  # a single iteration meets no other
-    return any(_separates(loop, accesses, dimension) for dimension in range(len(accesses[0].index)))
+    return _apart(loop, accesses)
+
+
+def _apart(loop: For, accesses: list[Touch]) -> bool:
+    """Whether one dimension keeps the iterations of `loop` apart, or does in every half of the array."""
+    dimensions = range(len(accesses[0].index))
+    if any(_separates(loop, accesses, dimension) for dimension in dimensions):
+        return True
+    halves = next((h for d in dimensions if len(h := _disjoint(accesses, d)) > 1), ())
+    return bool(halves) and all(_apart(loop, half) for half in halves)
+
+
+def _disjoint(accesses: list[Touch], dimension: int) -> list[list[Touch]]:
+    """The accesses in groups whose indices in `dimension` have no value in common."""
+    spans = [(touch.span(dimension, Affine(0)), touch) for touch in accesses]
+    groups: list[list[Touch]] = []
+    end = 0
+    for span, touch in sorted(spans, key=lambda each: each[0].low):
+        if not groups or span.low > end:
+            groups.append([])
+        groups[-1].append(touch)
+        end = max(end, span.high)
+    return groups
 
 
 def _separates(loop: For, accesses: list[Touch], dimension: int) -> bool:

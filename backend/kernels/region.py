@@ -72,9 +72,9 @@ class Region:
     def large_maps(self) -> tuple[int, ...]:
         """The site's numbers of the operands that the epilogue loads in full and no cache holds."""
         read = {operand for node in self.epilogue for operand in node.operands}
-        shape, limit = self.result.type.shape, self.site.target.l2_bytes
-        types = [(i, value, self.site.operands[i].type) for i, value in enumerate(self.body.inputs)]
-        return tuple(i for i, value, t in types if value in read and t.shape == shape and t.nbytes > limit)
+        result, limit = self.result.type, self.site.target.l2_bytes
+        full = [(i, v) for i, v in enumerate(self.body.inputs) if v.type == result and result.nbytes > limit]
+        return tuple(i for i, value in full if value in read)
 
     def operand(self, position: int) -> int:
         """The site's number of the anchor's operand at `position`."""

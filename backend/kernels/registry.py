@@ -38,6 +38,8 @@ from cnnc.backend.kernels.relayout import relayout, reshape
 from cnnc.backend.kernels.site import Site
 from cnnc.backend.kernels.softmax import log_softmax, log_softmax_grad, softmax, softmax_grad
 from cnnc.backend.kernels.space_to_depth import depth_to_space, space_to_depth
+from cnnc.backend.kernels.strassen import strassen_conv2d
+from cnnc.backend.kernels.strassen_weights import strassen_weights
 from cnnc.backend.kernels.sum_parts import sum_parts
 from cnnc.backend.kernels.weight_grad import conv2d_weight_grad, dense_weight_grad
 from cnnc.backend.kernels.winograd import winograd_conv2d
@@ -67,6 +69,7 @@ from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Constant, Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
 from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
 from cnnc.ops.space_to_depth import DepthToSpace, SpaceToDepth
+from cnnc.ops.strassen import StrassenConv2d, StrassenWeights
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 
 KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
@@ -81,6 +84,8 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
         WinogradWeights: winograd_weights,
         WinogradConv2d: winograd_conv2d,
         WinogradWeightGrad: winograd_weight_grad,
+        StrassenWeights: strassen_weights,
+        StrassenConv2d: strassen_conv2d,
         Elementwise: elementwise,
         MaxPool2d: max_pool2d,
         MaxPool2dGrad: max_pool2d_grad,

@@ -9,18 +9,17 @@ The matrices are in winograd_matrices.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
-from cnnc.errors import UnsupportedError
-from cnnc.ir.graph import Value
-from cnnc.ir.op import Emitter, Op, Sample, Trait
+from cnnc.ir.op import Sample, Trait
 from cnnc.ir.types import Array, TensorType, f32
 from cnnc.ops.check import expect_rank, expect_type, take_floats
+from cnnc.ops.no_derivative import NoDerivative
 from cnnc.ops.samples import LinkedSample
 from cnnc.ops.window import Window
 from cnnc.ops.winograd_matrices import Algorithm, Matrix, algorithm, transposed
@@ -108,21 +107,7 @@ def _by_points(transformed: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class _NoDerivative(Op):
-    """An op that stands behind the derivative."""
-
-    def grad(
-        self,
-        emit: Emitter,
-        operands: Sequence[Value],
-        results: Sequence[Value],
-        result_grads: Sequence[Value],
-    ) -> Sequence[Value | None]:
-        raise UnsupportedError(f"{self.name} has no derivative: algorithms are chosen behind the gradients")
-
-
-@dataclass(frozen=True)
-class WinogradWeights(_NoDerivative):
+class WinogradWeights(NoDerivative):
     """w [O,I,Kh,Kw] -> u [P,I,O], the transformed filters G w G^T.
 
     `flipped` weights are those of an input gradient: [P,O,I] of the filters turned by 180 degrees.
@@ -156,7 +141,7 @@ class WinogradWeights(_NoDerivative):
 
 
 @dataclass(frozen=True)
-class _Winograd(_NoDerivative):
+class _Winograd(NoDerivative):
     """The attributes of the convolution and its weight gradient; pad = (top, left, bottom, right)."""
 
     tile: tuple[int, int] = (1, 1)

@@ -34,7 +34,7 @@ def test_every_kernel_is_explained(cnnc: Cnnc, tmp_path: Path) -> None:
     assert wide["algorithm"] == cheapest["algorithm"]
     tiles = ("winograd 5x5", "winograd 4x4", "winograd 2x2", "inline winograd 5x5", "inline winograd 4x4")
     assert {offer["algorithm"] for offer in wide["offers"]} == {"direct", *tiles}
-    assert (point["algorithm"], point["reason"], point["fused"]) == ("direct", "only", ["bias", "add"])
+    assert (point["algorithm"], point["reason"], point["fused"]) == ("direct", "predicted", ["bias", "add"])
     assert any("windows do not tile" in reason for reason in point["refused"])
 
 

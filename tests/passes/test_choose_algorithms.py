@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,7 @@ def test_reasons_are_told_apart() -> None:
         choose(conv, BOOK, Preferences()),
         choose(conv, BOOK, Preferences(forced="direct")),
         choose(conv, BOOK, preferences),
-        choose(pointwise, BOOK, preferences),
+        choose(pointwise, replace(BOOK, strict=True), preferences),
     ]
     assert [c.reason for c in found if c] == ["predicted", "forced", "measured", "only"]
     assert [c.chosen.algorithm for c in found[1:] if c] == ["direct", "winograd 2x2", "direct"]

@@ -55,6 +55,11 @@ def kernel_of(body: str) -> Kernel:
         ),
         ("parallel for p in 0..1 { store x1 total[], 1.0 store x8 y[0], 2.0 }", 2),
         ("parallel for p in 4..8 step 4 { store x8 y[0], 2.0 }", 1),
+        ("parallel for p in 0..30 { store x1 y[p], 1.0 store x1 y[p + 30], 1.0 }", 1),
+        (
+            "parallel for p in 0..4 { store x8 s[p, 0], 1.0 store x8 s[p, 8], 1.0 store x8 s[p + 4, 8], 1.0}",
+            1,
+        ),
     ],
 )
 def test_kernels_without_conflicts_are_proven(body: str, pairs: int) -> None:
@@ -86,6 +91,8 @@ def test_kernels_without_conflicts_are_proven(body: str, pairs: int) -> None:
         ("parallel for p in 0..32 { for i in 0..3 { store x1 y[2*p - i + 1], 1.0 } }", "parallel loop p"),
         ("parallel for p in 0..7 { for i in 8*p..8*p + 9 { store x1 y[i], 1.0 } }", "parallel loop p"),
         ("parallel for p in 0..60 step 7 { store x8 y[p], 1.0 }", "store x8 y[p], 1.0"),
+        ("parallel for p in 0..30 { store x1 y[p], 1.0 store x1 y[p + 29], 1.0 }", "parallel loop p"),
+        ("parallel for p in 0..8 { store x1 y[p], 1.0 store x1 y[9], 1.0 }", "parallel loop p"),
     ],
 )
 def test_races_are_refused(body: str, message: str) -> None:

@@ -1,0 +1,60 @@
+"""Convolutions of one tap as matrix products by Strassen's method: seven products of halves for eight."""
+
+from __future__ import annotations
+
+import math
+
+from cnnc.backend.algorithms.layer import Algorithm, Layer, streaming
+from cnnc.backend.algorithms.winograd import TRANSFORMED_BYTES_PER_CYCLE
+from cnnc.backend.kernels import strassen_blocks
+from cnnc.backend.target import Target
+from cnnc.ir.graph import Value
+from cnnc.ir.op import Op
+from cnnc.ops.conv import Conv2dInputGrad, Conv2dWeightGrad
+from cnnc.ops.strassen import StrassenConv2d, StrassenWeights
+from cnnc.passes.choose_algorithms import Emit, Rewrite
+
+
+def _suits(layer: Layer) -> bool:
+    """One tap on every pixel, and halves of channels and maps that fill short vectors at least."""
+    op = layer.op
+    if isinstance(op, Conv2dWeightGrad) or op.groups != 1 or op.stride != (1, 1) or any(op.pad):
+        return False
+    return layer.kernel == (1, 1) and not any(n % LEAST for n in (layer.channels, layer.maps))
+
+
+def _cycles(target: Target, layer: Layer, train: bool) -> float:
+    """What the kernel's own model says, and the halves of weights read, in training also written."""
+    channels, maps = layer.channels // 2, layer.maps // 2
+    if isinstance(layer.op, Conv2dInputGrad):
+        channels, maps = maps, channels
+    pixels, block = math.prod(layer.size), strassen_blocks.halves_block(target, maps)
+    work = strassen_blocks.Work(layer.images, -(-pixels // 2), channels, maps, block)
+    made = work.weight_bytes / TRANSFORMED_BYTES_PER_CYCLE if train else 0.0
+    return (
+        strassen_blocks.cycles(target, work)
+        + AHEAD * streaming(target, work.weight_bytes)
+        + made
+        + BEGIN_CYCLES
+    )
+
+
+def _rewrite(layer: Layer) -> Rewrite:
+    flipped = isinstance(layer.op, Conv2dInputGrad)
+
+    def rewritten(emit: Emit, operands: tuple[Value, ...]) -> tuple[Op, tuple[Value, ...]]:
+        return StrassenConv2d(), (operands[0], emit(StrassenWeights(flipped), operands[1]))
+
+    return rewritten
+
+
+LEAST = 8
+"""Channels and maps are multiples of it."""
+
+AHEAD = 0.5
+"""Of the weights that direct kernels wait for: here all are asked for ahead."""
+
+BEGIN_CYCLES = 10_000
+"""Until weights and pixels arrive, of which more are needed at once: small layers are no faster so."""
+
+STRASSEN: tuple[Algorithm, ...] = (Algorithm("strassen", _suits, _cycles, _rewrite),)

@@ -1,0 +1,137 @@
+"""How Strassen's products are cut: maps into blocks, pixels into tiles, these into parts; and what it costs.
+
+An iteration computes a part of the tiles of an image for a share of the blocks of maps. It writes the sums of
+halves for its tiles to scratch memory, which should stay in the second-level cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+from cnnc.backend.kernels.fetch import LINE
+from cnnc.backend.kernels.tiles import LONG_ROW, RegisterTile, pixels_for, shape_for, split, step_cycles
+from cnnc.backend.kernels.weight_grad_parts import CACHED
+from cnnc.backend.target import Target
+from cnnc.ops.strassen import PRODUCTS
+
+SUMS = 4
+"""S1 to S4."""
+
+MOST_VECTORS = 3
+"""Of a block of maps: wider tiles have so few rows that weights are wanted faster than the second-level cache
+delivers them."""
+
+EFFICIENCY, WIDE_EFFICIENCY = 0.97, 0.91
+"""Share of the peak that products reach beside what is counted here; the second by vectors of over 32 bytes,
+which take half the time for the same pixels and weights and wait for them more of it."""
+
+SUMMING = 0.1
+"""What sums cost, in products of a block of maps."""
+
+SUM_CYCLES = 4.0
+"""To add four vectors of channels to sums and to store these."""
+
+TILE_BYTES_PER_CYCLE = 44.0
+"""How fast tiles are finished: results stored, and kept sums stored and added."""
+
+LOOP_CYCLES = 10.0
+"""To begin and to end the loop of a product."""
+
+NARROW = 1.25
+"""What products by tiles of one vector take more, where every FMA loads an element as well."""
+
+WAITING = 0.025
+"""Cycles for a byte of maps that come from memory and go there, for each byte a cycle: the more memory has to
+do, the more of it is waited for."""
+
+
+def halves_lanes(target: Target, maps: int) -> int:
+    """Lanes of vectors that divide a half of so many maps."""
+    lanes = target.lanes
+    while maps % lanes:
+        lanes //= 2
+    return lanes
+
+
+def halves_block(target: Target, maps: int) -> int:
+    """Maps of a block: as wide as the best register tile of those whose blocks divide a half of `maps`."""
+    lanes = halves_lanes(target, maps)
+    vectors, most = maps // lanes, MOST_VECTORS if lanes == target.lanes else 1
+    dividing = (v for v in range(1, most + 1) if vectors % v == 0)
+    return lanes * min(dividing, key=lambda v: (shape_for(target, LONG_ROW, v).cycles / v, v))
+
+
+@dataclass(frozen=True)
+class Work:
+    """Halves of a product: `pixels` of each of the images (of an odd number the larger half), channels and
+    maps of a half, and the maps of a block."""
+
+    images: int
+    pixels: int
+    channels: int
+    maps: int
+    block: int
+
+    @property
+    def blocks(self) -> int:
+        return self.maps // self.block
+
+    @property
+    def weight_bytes(self) -> int:
+        return 4 * PRODUCTS * self.channels * self.maps
+
+    @property
+    def pitch(self) -> int:
+        """Elements of a row of sums: a line is left between rows, which else would meet in the same sets of a
+        cache."""
+        return self.channels + LINE
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The `tiles` of a half have `rows` each, the last may have fewer; a part is so many tiles, and a share
+    so many blocks of maps."""
+
+    rows: int
+    tiles: int
+    part: int
+    share: int
+
+    @property
+    def parts(self) -> int:
+        return -(-self.tiles // self.part)
+
+
+def cut(target: Target, work: Work, images: int) -> Cut:
+    """Parts whose sums leave most of the cache to others, and shares, so that the thread with the most work
+    has the least; of equal ones the fewest. `images` are those of one call at least."""
+    vectors, blocks = work.block // halves_lanes(target, work.maps), work.blocks
+    rows = split(work.pixels, pixels_for(target, work.pixels, vectors))[0]
+    tiles, fitting = -(-work.pixels // rows), max(1, target.l2_bytes // 16 // (4 * SUMS * rows * work.pitch))
+
+    def most(parts: int, shares: int) -> float:
+        iteration = -(-tiles // parts) * (-(-blocks // shares) + SUMMING)
+        return -(-images * parts * shares // target.threads) * iteration
+
+    parts, shares = min(
+        product(range(-(-tiles // fitting), tiles + 1), range(1, min(blocks, 2 * target.threads) + 1)),
+        key=lambda cuts: (most(*cuts), cuts[0] * cuts[1]),
+    )
+    return Cut(rows, tiles, -(-tiles // parts), -(-blocks // shares))
+
+
+def cycles(target: Target, work: Work) -> float:
+    """Of all images on one core."""
+    lanes = halves_lanes(target, work.maps)
+    vectors, along = work.block // lanes, cut(target, work, work.images)
+    tile = RegisterTile(along.rows, vectors)
+    finished = 4 * tile.pixels * work.block / TILE_BYTES_PER_CYCLE
+    each = work.channels * step_cycles(target, tile) + LOOP_CYCLES + finished
+    sums = SUM_CYCLES * tile.pixels * -(-work.channels // target.lanes)
+    if vectors == 1 and target.folds_broadcast:
+        each *= NARROW
+    efficiency = EFFICIENCY if target.lanes <= 8 else WIDE_EFFICIENCY
+    total = work.images * along.tiles * (work.blocks * PRODUCTS * each + sums) / efficiency
+    maps = 16 * work.images * work.pixels * (work.channels + work.maps)
+    return total + (WAITING * maps**2 / total if maps > CACHED * target.l2_bytes else 0.0)

@@ -1,0 +1,74 @@
+"""Which convolutions are computed by Strassen's method, and that their results are the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cnnc.backend.algorithms.book import Algorithms
+from cnnc.backend.target import TARGETS
+from cnnc.ir.builder import GraphBuilder
+from cnnc.ir.evaluate import evaluate
+from cnnc.ir.graph import Graph
+from cnnc.ir.types import f32
+from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from cnnc.passes.choose_algorithms import ChooseAlgorithms, Preferences
+from tests.strategies import feeds
+
+AVX2 = Algorithms(TARGETS["avx2"])
+
+
+def graph(channels: int, maps: int, extent: int = 14, conv: Conv2d | None = None, taps: int = 1) -> Graph:
+    """A convolution with both of its gradients."""
+    conv = conv or Conv2d()
+    b = GraphBuilder("net")
+    x = b.input("x", f32(1, channels, extent, extent))
+    w = b.param("w", f32(maps, channels // conv.groups, taps, taps))
+    y = b.emit(conv, x, w)
+    dy, common = b.input("dy", y.type), (conv.stride, conv.pad, conv.dilation, conv.groups)
+    dx = b.emit(Conv2dInputGrad(*common, size=(extent, extent)), dy, w)
+    return b.build([y, dx, b.emit(Conv2dWeightGrad(*common, kernel=(taps, taps)), dy, x)])
+
+
+def names(net: Graph, book: Algorithms = AVX2, forced: str | None = None) -> list[str]:
+    return [node.op.name for node in ChooseAlgorithms(book, Preferences(forced))(net).nodes]
+
+
+@pytest.mark.parametrize(("channels", "maps"), [(8, 16), (24, 40), (64, 32)])
+def test_results_are_those_of_the_convolution(channels: int, maps: int) -> None:
+    net = graph(channels, maps, 5)
+    rewritten = ChooseAlgorithms(AVX2, Preferences("strassen"))(net)
+    given = {name: array.astype(np.float64) for name, array in feeds(net, seed=1).items()}
+    inputs, params = ({v.name: given[v.name] for v in values} for values in (net.inputs, net.params))
+    expected, found = (evaluate(g, inputs, params).outputs for g in (net, rewritten))
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-12 * np.abs(array).max())
+
+
+def test_both_directions_but_not_weight_gradients() -> None:
+    pair = ["strassen_weights", "strassen_conv2d"]
+    assert names(graph(64, 64), forced="strassen") == [*pair, *pair, "conv2d_weight_grad"]
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        graph(64, 64, conv=Conv2d((2, 2))),
+        graph(64, 64, conv=Conv2d(pad=(1, 1, 1, 1))),
+        graph(64, 64, conv=Conv2d(groups=2)),
+        graph(64, 64, taps=3),
+        graph(60, 64),
+        graph(64, 60),
+    ],
+)
+def test_others_stay_as_they_are(net: Graph) -> None:
+    assert "strassen_conv2d" not in names(net, forced="strassen")
+
+
+def test_wide_layers_are_computed_so_and_narrow_ones_are_not() -> None:
+    assert names(graph(256, 256)).count("strassen_conv2d") == 2
+    assert "strassen_conv2d" not in names(graph(16, 16))
+
+
+def test_strictly_they_are_not() -> None:
+    assert "strassen_conv2d" not in names(graph(256, 256), Algorithms(TARGETS["avx2"], strict=True))
