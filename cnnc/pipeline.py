@@ -38,7 +38,7 @@ from cnnc.passes.split_preparation import SplitPreparation, preparation_graph, s
 from cnnc.passes.use_batch_statistics import UseBatchStatistics
 
 
-def inference_passes(batch: int, algorithms: Pass | None = None) -> tuple[Pass, ...]:
+def inference_passes(batch: int, algorithms: ChooseAlgorithms | None = None) -> tuple[Pass, ...]:
     """From a forward graph at any batch to what is planned. Without `algorithms` (a ChooseAlgorithms) every
     contraction is computed directly."""
     return (
@@ -46,26 +46,28 @@ def inference_passes(batch: int, algorithms: Pass | None = None) -> tuple[Pass, 
         DropDropout(),
         AbsorbFlatten(),
         FoldBatchNorm(),
-        PoolFirst(),
+        *_reordering_passes(algorithms),
         *_simplifying_passes(algorithms),
         FuseEpilogues(),
     )
 
 
-def prepared_passes(batch: int, algorithms: Pass | None = None) -> tuple[Pass, ...]:
+def prepared_passes(batch: int, algorithms: ChooseAlgorithms | None = None) -> tuple[Pass, ...]:
     """The same, with what depends on the weights alone left to the preparation of the params."""
     *passes, fuse = inference_passes(batch, algorithms)
     return (*passes, SplitPreparation(), EliminateDeadCode(), fuse)
 
 
-def training_passes(batch: int, optimizer: Optimizer, algorithms: Pass | None = None) -> tuple[Pass, ...]:
+def training_passes(
+    batch: int, optimizer: Optimizer, algorithms: ChooseAlgorithms | None = None
+) -> tuple[Pass, ...]:
     """From a loss graph to forward, loss, backward and update as one graph."""
     return (
         SetBatch(batch),
         DrawMasks(),
         UseBatchStatistics(),
         AbsorbFlatten(),
-        PoolFirst(),
+        *_reordering_passes(algorithms),
         Differentiate(),
         AppendUpdates(optimizer),
         *_simplifying_passes(algorithms),
@@ -73,7 +75,12 @@ def training_passes(batch: int, optimizer: Optimizer, algorithms: Pass | None = 
     )
 
 
-def _simplifying_passes(algorithms: Pass | None) -> tuple[Pass, ...]:
+def _reordering_passes(algorithms: ChooseAlgorithms | None) -> tuple[Pass, ...]:
+    """Those that sum in another order, unless that is not wanted."""
+    return () if algorithms and algorithms.book.strict else (PoolFirst(),)
+
+
+def _simplifying_passes(algorithms: ChooseAlgorithms | None) -> tuple[Pass, ...]:
     return (
         LowerBatchNorm(),
         FoldConstants(),

@@ -101,7 +101,7 @@ def inference_unit(
 ) -> CompiledUnit:
     """`NAME_run`: the forward graph, for up to `batch` images.
 
-    With `strict` no algorithm re-associates sums across filter taps. `max_memory` is the most bytes of
+    With `strict` nothing is summed in another order than by the definition. `max_memory` is the most bytes of
     workspace; raises CnncError where they do not suffice. `listener` hears of each kernel at once, unless
     memory is limited, for then some are thrown away.
     """

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ir.op import Op
@@ -35,8 +35,20 @@ class Candidate:
     rewrite: Rewrite | None = None
 
 
-CandidateBook = Callable[[Op, tuple[TensorType, ...], TensorType], tuple[Candidate, ...]]
-"""The candidates for an op of these operand types and this result type; empty if there is no choice."""
+class CandidateBook(Protocol):
+    """The candidates for an op of these operand types and this result type; empty if there is no choice. A
+    `strict` book has none that sums in another order."""
+
+    @property
+    def strict(self) -> bool: ...
+
+    def __call__(
+        self, op: Op, operands: tuple[TensorType, ...], result: TensorType, /
+    ) -> tuple[Candidate, ...]: ...
+
+
+Candidates = Callable[[Op, tuple[TensorType, ...], TensorType], tuple[Candidate, ...]]
+"""What a book is asked by."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ def choice_key(op: Op, operands: tuple[TensorType, ...]) -> str:
     return f"{op.name}({', '.join(map(str, operands))}) {{{attributes}}}"
 
 
-def choose(node: Node, book: CandidateBook, preferences: Preferences) -> Choice | None:
+def choose(node: Node, book: Candidates, preferences: Preferences) -> Choice | None:
     """The choice for a node; None where the book knows of no algorithms."""
     if len(node.results) != 1:
         return None

@@ -24,8 +24,8 @@ from cnnc.passes.choose_algorithms import Candidate
 class Algorithms:
     """The book of a target, the same for any number of threads, for no bit may depend on it.
 
-    With `strict` no algorithm that sums across taps in another order is offered; `train` says that weights
-    change with every run, so that transforming them counts.
+    With `strict` no algorithm that sums in another order is offered; `train` says that weights change with
+    every run, so that transforming them counts.
     """
 
     target: Target

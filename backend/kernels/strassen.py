@@ -82,9 +82,9 @@ class _Asking:
     result: Quarter | None
 
     def stretches(self, channels: int, maps: int) -> Iterator[tuple[int, _Asking]]:
-        """Up to which of the channels to ask for what: of the epilogue's operands a block of `maps`, of the
-        source all channels."""
-        first = min(maps, channels) if self.result else 0
+        """Up to which of the channels, which are whole lines, to ask for what: of the epilogue's operands the
+        lines of a block of `maps`, of the source all."""
+        first = min(-(-maps // LINE) * LINE, channels) if self.result else 0
         if first:
             yield first, self
         if self.source and first < channels:
@@ -103,11 +103,8 @@ class _Strassen:
             return with_lanes(tensor) if tensor is weights else tensor.physical
 
         self.arguments = declare(self.k, site, view)
-        self.tensor, self.source = (
-            self.region.anchor_tensor(0),
-            self.arguments.operands[self.region.operand(0)],
-        )
-        self.weights, self.block = self.arguments.operands[self.region.operand(1)], weights.layout.block
+        self.source, self.weights = (self.arguments.operands[self.region.operand(i)] for i in range(2))
+        self.tensor, self.block = self.region.anchor_tensor(0), weights.layout.block
         self.channels, self.maps, self.half = shape.channels // 2, shape.maps // 2, -(-shape.result[1] // 2)
         self.lanes = min(halves_lanes(site.target, self.maps), self.block)
         self.width = self.block // self.lanes

@@ -68,7 +68,7 @@ _algorithm = click.option(
     help=f"Force an algorithm wherever it applies: {', '.join(a.name for a in ALGORITHMS)}.",
 )
 _strict = click.option(
-    "--strict", is_flag=True, help="No algorithm that sums across filter taps in another order."
+    "--strict", is_flag=True, help="No algorithm that sums in another order than the definition."
 )
 
 

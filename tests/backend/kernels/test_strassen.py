@@ -70,11 +70,12 @@ def test_many_pixels_and_many_weights(x: tuple[int, ...], maps: int, target: Tar
 
 @on_runnable_targets
 @pytest.mark.parametrize("l2_bytes", [16 * 1024, 1024 * 1024])
-def test_epilogues(l2_bytes: int, target: Target) -> None:
+@pytest.mark.parametrize(("channels", "maps"), [(24, 32), (80, 16), (96, 48), (64, 96)])
+def test_epilogues(channels: int, maps: int, l2_bytes: int, target: Target) -> None:
     """A bias, a residual that no small cache holds, an activation; the result lies inside a wider one."""
     b = GraphBuilder("net")
-    x, w = b.input("x", f32(2, 24, 9, 7)), b.param("w", f32(32, 24, 1, 1))
-    bias, residual = b.param("b", f32(32)), b.input("r", f32(2, 32, 9, 7))
+    x, w = b.input("x", f32(2, channels, 19, 7)), b.param("w", f32(maps, channels, 1, 1))
+    bias, residual = b.param("b", f32(maps)), b.input("r", f32(2, maps, 19, 7))
     y = b.emit(StrassenConv2d(), x, b.emit(StrassenWeights(), w))
     y = b.emit(Relu(), b.emit(Add(), b.emit(Bias(), y, bias), residual))
     graph = b.build([b.emit(Concat(), b.emit(Relu(), residual), y)])
