@@ -91,20 +91,25 @@ class StrassenConv2d(NoDerivative):
         return (TensorType(x.dtype, (x.shape[0], 2 * u.shape[2], *x.shape[2:])),)
 
     def reference(self, *operands: Array) -> tuple[Array, ...]:
-        x, (b11, b21, t2, t3, t4, t1, b22) = operands
-        pixels = x.shape[2] * x.shape[3]
-        rows = np.moveaxis(x.reshape(*x.shape[:2], pixels), 1, 2)
-        upper, lower = np.split(np.pad(rows, ((0, 0), (0, pixels % 2), (0, 0))), 2, axis=1)
-        (a11, a12), (a21, a22) = np.split(upper, 2, axis=2), np.split(lower, 2, axis=2)
+        x, u = operands
+        rows = np.ascontiguousarray(np.moveaxis(x.reshape(*x.shape[:2], -1), 1, 2))
+        y = np.stack([self._product(image, u) for image in rows])
+        return (np.ascontiguousarray(np.moveaxis(y, 1, 2)).reshape(x.shape[0], -1, *x.shape[2:]),)
+
+    def _product(self, rows: Array, u: Array) -> Array:
+        """[P,C] by [7,C/2,K/2] -> [P,K], the pixels of one image."""
+        upper, lower = np.split(np.pad(rows, ((0, len(rows) % 2), (0, 0))), 2)
+        (a11, a12), (a21, a22) = np.split(upper, 2, axis=1), np.split(lower, 2, axis=1)
         s1, s3 = a21 + a22, a11 - a21
         s2 = s1 - a11
-        first, last = a11 @ b11, s1 @ t1
-        u2 = first + s2 @ t2
-        u3 = u2 + s3 @ t3
-        c11, c12 = first + a12 @ b21, u2 + last + (a12 - s2) @ b22
-        c21, c22 = u3 + a22 @ t4, u3 + last
-        y = np.concatenate([np.concatenate([c11, c12], 2), np.concatenate([c21, c22], 2)], 1)[:, :pixels]
-        return (np.ascontiguousarray(np.moveaxis(y, 1, 2)).reshape(x.shape[0], -1, *x.shape[2:]),)
+        factors = np.stack([a11, a12, s2, s3, a22, s1, a12 - s2])
+        products = np.zeros((PRODUCTS, len(upper), u.shape[2]), rows.dtype)
+        for channel in range(u.shape[1]):  # in order, for how BLAS sums few rows depends on where they lie
+            products += factors[:, :, channel, None] * u[:, channel, None, :]
+        p1, p2, p3, p4, p5, p6, p7 = products
+        u2 = p1 + p3
+        u3 = u2 + p4
+        return np.block([[p1 + p2, u2 + p6 + p7], [u3 + p5, u3 + p6]])[: len(rows)]
 
     def macs(self, *operands: TensorType) -> int:
         """Those of the direct method, with which it is compared."""

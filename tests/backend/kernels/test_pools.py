@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cnnc.backend.kernel.ir import Access
@@ -28,7 +28,7 @@ PADS = st.tuples(*[st.integers(0, 2)] * 4)
 
 
 @given(kernel=PAIR, stride=PAIR, pad=PADS, size=PAIR, channels=st.sampled_from((1, 3, 9)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=(HealthCheck.filter_too_much,))
 def test_any_window(
     kernel: tuple[int, int],
     stride: tuple[int, int],
@@ -51,7 +51,7 @@ def test_any_window(
 
 
 @given(kernel=PAIR, stride=PAIR, sides=st.tuples(*[PADS] * 2), size=PAIR)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=(HealthCheck.filter_too_much,))
 def test_any_padding_that_does_not_count(
     kernel: tuple[int, int],
     stride: tuple[int, int],
