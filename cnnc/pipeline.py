@@ -39,8 +39,8 @@ from cnnc.passes.use_batch_statistics import UseBatchStatistics
 
 
 def inference_passes(batch: int, algorithms: ChooseAlgorithms | None = None) -> tuple[Pass, ...]:
-    """From a forward graph at any batch to what is planned. Without `algorithms` (a ChooseAlgorithms) every
-    contraction is computed directly."""
+    """From a forward graph at any batch to what is planned. Without `algorithms` every contraction is
+    computed directly."""
     return (
         SetBatch(batch),
         DropDropout(),

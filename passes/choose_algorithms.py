@@ -48,7 +48,7 @@ class CandidateBook(Protocol):
 
 
 Candidates = Callable[[Op, tuple[TensorType, ...], TensorType], tuple[Candidate, ...]]
-"""What a book is asked by."""
+"""What a book answers, also where its answers are remembered."""
 
 
 @dataclass(frozen=True)

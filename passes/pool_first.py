@@ -52,7 +52,9 @@ def _chains(graph: Graph) -> Iterator[tuple[Node, ...]]:
         if between and isinstance(between.op, Bias) and not any(pool.op.pad):
             chain.insert(0, between)
             between = _only_read(graph, between.operands[0])
-        if between and isinstance(between.op, Conv2d) and _is_pointwise(between.op, between.operands[1]):
+        if between is None or not isinstance(between.op, Conv2d):
+            continue
+        if between.op.is_pointwise(between.operands[1].type.shape):
             yield (between, *chain)
 
 
@@ -60,11 +62,6 @@ def _only_read(graph: Graph, value: Value) -> Node | None:
     """The node that computes a value which one node reads and nobody asks for."""
     is_private = len(graph.users[value]) == 1 and value not in graph.results
     return graph.producer.get(value) if is_private else None
-
-
-def _is_pointwise(op: Conv2d, weights: Value) -> bool:
-    """One tap, which visits every pixel."""
-    return weights.type.shape[2:] == (1, 1) and op.stride == (1, 1) and not any(op.pad)
 
 
 def _swap(rewriter: Rewriter, chain: tuple[Node, ...]) -> None:

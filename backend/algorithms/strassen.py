@@ -18,9 +18,9 @@ from cnnc.passes.choose_algorithms import Emit, Rewrite
 def _suits(layer: Layer) -> bool:
     """One tap on every pixel, and halves of channels and maps that fill short vectors at least."""
     op = layer.op
-    if isinstance(op, Conv2dWeightGrad) or op.groups != 1 or op.stride != (1, 1) or any(op.pad):
+    if isinstance(op, Conv2dWeightGrad) or op.groups != 1 or not op.is_pointwise(layer.kernel):
         return False
-    return layer.kernel == (1, 1) and not any(n % LEAST for n in (layer.channels, layer.maps))
+    return not any(n % LEAST for n in (layer.channels, layer.maps))
 
 
 def _cycles(target: Target, layer: Layer, train: bool) -> float:

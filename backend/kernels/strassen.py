@@ -206,17 +206,17 @@ class _Strassen:
         self._keep(acc, 0, upper)
         multiply(1, upper, self._given(tile, 0, 1))
         self._finish(acc, tile, (0, 0))
-        self._recall(acc, 0, upper)
+        self._assign(acc, upper, partial(self._kept, 0))
         multiply(2, upper, self._sum_of(tile, 1), result=(1, 0))
         self._keep(acc, 0, upper)
         multiply(3, lower, self._sum_of(tile, 2), result=(1, 1))
         self._keep(acc, 1, lower)
         multiply(4, lower, self._given(tile, 1, 1))
         self._finish(acc, tile, (1, 0))
-        self._clear(acc, upper)
+        self._assign(acc, upper, lambda row, v: self.k.constant(0.0, self.lanes))
         multiply(5, upper, self._sum_of(tile, 0), result=(0, 1))
         self._finish(acc, tile, (1, 1), kept=1)
-        self._add_kept(acc, 0, upper)
+        self._assign(acc, upper, lambda row, v: acc[row, v] + self._kept(0, row, v))
         multiply(6, upper, self._sum_of(tile, 3))
         self._finish(acc, tile, (0, 1))
 
@@ -294,17 +294,10 @@ class _Strassen:
     def _kept(self, number: int, row: int, vector: int) -> Vec:
         return self.kept.load((number, row, vector * self.lanes), self.lanes)
 
-    def _recall(self, acc: Tile, number: int, rows: int) -> None:
+    def _assign(self, acc: Tile, rows: int, value: Callable[[int, int], Vec]) -> None:
+        """Give the accumulators the values of their rows and vectors."""
         for row, v in itertools.product(range(rows), range(self.width)):
-            acc[row, v] = self._kept(number, row, v)
-
-    def _add_kept(self, acc: Tile, number: int, rows: int) -> None:
-        for row, v in itertools.product(range(rows), range(self.width)):
-            acc[row, v] = acc[row, v] + self._kept(number, row, v)
-
-    def _clear(self, acc: Tile, rows: int) -> None:
-        for row, v in itertools.product(range(rows), range(self.width)):
-            acc[row, v] = self.k.constant(0.0, self.lanes)
+            acc[row, v] = value(row, v)
 
     def _finish(self, acc: Tile, tile: _Tile, quarter: Quarter, kept: int | None = None) -> None:
         """Hand a quarter of the results to the epilogue, with what was kept added."""

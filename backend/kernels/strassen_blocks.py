@@ -81,6 +81,12 @@ class Work:
     def weight_bytes(self) -> int:
         return 4 * PRODUCTS * self.channels * self.maps
 
+    def tile(self, target: Target) -> RegisterTile:
+        """The register tile of pixels by vectors of maps; the last along a half may have fewer pixels."""
+        vectors = self.block // halves_lanes(target, self.maps)
+        rows = split(self.pixels, pixels_for(target, self.pixels, vectors))[0]
+        return RegisterTile(rows, vectors)
+
     @property
     def pitch(self) -> int:
         """Elements of a row of sums: a line is left between rows, which else would meet in the same sets of a
@@ -106,8 +112,7 @@ class Cut:
 def cut(target: Target, work: Work, images: int) -> Cut:
     """Parts whose sums leave most of the cache to others, and shares, so that the thread with the most work
     has the least; of equal ones the fewest. `images` are those of one call at least."""
-    vectors, blocks = work.block // halves_lanes(target, work.maps), work.blocks
-    rows = split(work.pixels, pixels_for(target, work.pixels, vectors))[0]
+    rows, blocks = work.tile(target).pixels, work.blocks
     tiles, fitting = -(-work.pixels // rows), max(1, target.l2_bytes // 16 // (4 * SUMS * rows * work.pitch))
 
     def most(parts: int, shares: int) -> float:
@@ -123,15 +128,14 @@ def cut(target: Target, work: Work, images: int) -> Cut:
 
 def cycles(target: Target, work: Work) -> float:
     """Of all images on one core."""
-    lanes = halves_lanes(target, work.maps)
-    vectors, along = work.block // lanes, cut(target, work, work.images)
-    tile = RegisterTile(along.rows, vectors)
+    tile = work.tile(target)
     finished = 4 * tile.pixels * work.block / TILE_BYTES_PER_CYCLE
     each = work.channels * step_cycles(target, tile) + LOOP_CYCLES + finished
     sums = SUM_CYCLES * tile.pixels * -(-work.channels // target.lanes)
-    if vectors == 1 and target.folds_broadcast:
+    if tile.vectors == 1 and target.folds_broadcast:
         each *= NARROW
     efficiency = EFFICIENCY if target.lanes <= 8 else WIDE_EFFICIENCY
-    total = work.images * along.tiles * (work.blocks * PRODUCTS * each + sums) / efficiency
+    tiles = work.images * -(-work.pixels // tile.pixels)
+    total = tiles * (work.blocks * PRODUCTS * each + sums) / efficiency
     maps = 16 * work.images * work.pixels * (work.channels + work.maps)
     return total + (WAITING * maps**2 / total if maps > CACHED * target.l2_bytes else 0.0)

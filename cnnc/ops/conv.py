@@ -33,6 +33,10 @@ class _Convolution(Op):
         """The sliding window, given Kh, Kw as the last two entries of a shape."""
         return Window((kernel[-2], kernel[-1]), self.stride, self.pad, self.dilation)
 
+    def is_pointwise(self, kernel: tuple[int, ...]) -> bool:
+        """Whether one tap visits every pixel, given Kh, Kw as the last two entries of a shape."""
+        return kernel[-2:] == (1, 1) and self.stride == (1, 1) and not any(self.pad)
+
     def _result(self, x: TensorType, w: TensorType) -> TensorType:
         """Type of y from those of x [N,C,H,W] and w [O,C/groups,Kh,Kw]."""
         expect_rank("input", x, "N,C,H,W")
