@@ -161,34 +161,36 @@ class _Strassen:
             yield _Tile(image, pixel, place, block, run.upper, run.lower)
 
     def _sum(self, image: Affine, part: Affine) -> None:
-        """S1 to S4 of the tiles of a part."""
-        lanes = self.site.lanes(self.channels)
+        """S1 to S4 of the tiles of a part; of an odd number of pixels one has no partner."""
         for run in self._runs():
             for tile in self._each_tile(image, part, part, run):
-                for row in range(tile.upper):
+                if tile.lower:
+                    with self.k.loop("row", 0, tile.lower) as row:
+                        self._sum_row(tile, row, is_paired=True)
+                if tile.lower < tile.upper:
+                    self._sum_row(tile, affine(tile.lower), is_paired=False)
 
-                    def add(start: Affine, count: int, row: int = row, tile: _Tile = tile) -> None:
-                        self._add(tile, row, start, (lanes, count))
+    def _sum_row(self, tile: _Tile, row: Affine, is_paired: bool) -> None:
+        """S1 to S4 of a row of a tile. A partner that is not there is zero."""
+        lanes = self.site.lanes(self.channels)
 
-                    vectors(self.k, self.channels, lanes, add)
+        def add(start: Affine, count: int) -> None:
+            def load(half: int, pixel: Affine) -> Vec:
+                place = self.tensor.place((tile.image, start + half * self.channels, affine(0), pixel))
+                return self.source.load(place, lanes, count)
 
-    def _add(self, tile: _Tile, row: int, start: Affine, lanes: tuple[int, int]) -> None:
-        """S1 to S4 of a row and a vector of channels. An odd row's partner is zero."""
+            a11, a12 = (load(half, tile.pixel + row) for half in range(2))
+            if is_paired:
+                a21, a22 = (load(half, tile.pixel + row + self.half) for half in range(2))
+                s1 = a21 + a22
+                s2, s3 = s1 - a11, a11 - a21
+            else:
+                s1 = self.k.constant(0.0, lanes)
+                s2, s3 = s1 - a11, a11
+            for number, value in enumerate((s1, s2, s3, a12 - s2)):
+                self.sums.store((number, tile.place + row, start), value, count)
 
-        def load(half: int, pixel: Affine) -> Vec:
-            channel = start + half * self.channels
-            return self.source.load(self.tensor.place((tile.image, channel, 0, pixel)), *lanes)
-
-        a11, a12 = (load(half, tile.pixel + row) for half in range(2))
-        if row < tile.lower:
-            a21, a22 = (load(half, tile.pixel + (self.half + row)) for half in range(2))
-            s1 = a21 + a22
-            s2, s3 = s1 - a11, a11 - a21
-        else:
-            s1 = self.k.constant(0.0, lanes[0])
-            s2, s3 = s1 - a11, a11
-        for number, value in enumerate((s1, s2, s3, a12 - s2)):
-            self.sums.store((number, tile.place + row, start), value, lanes[1])
+        vectors(self.k, self.channels, lanes, add)
 
     def _tile(self, tile: _Tile, ahead: bool) -> None:
         """The four quarters of the results of a tile, for a block of maps. The source of a part is read at
