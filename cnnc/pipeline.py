@@ -29,11 +29,14 @@ from cnnc.passes.eliminate_dead_code import EliminateDeadCode
 from cnnc.passes.fold_batch_norm import FoldBatchNorm
 from cnnc.passes.fold_constants import FoldConstants
 from cnnc.passes.fuse_epilogues import FuseEpilogues
+from cnnc.passes.hoist_maps import HoistMaps
 from cnnc.passes.lower_batch_norm import LowerBatchNorm
+from cnnc.passes.normalize_pooled import NormalizePooled
 from cnnc.passes.plan_buffers import plan_buffers
 from cnnc.passes.pool_first import PoolFirst
 from cnnc.passes.runner import Pass, Stage, run_passes
 from cnnc.passes.set_batch import SetBatch
+from cnnc.passes.share_statistics import ShareStatistics
 from cnnc.passes.split_preparation import SplitPreparation, preparation_graph, split_preparation
 from cnnc.passes.use_batch_statistics import UseBatchStatistics
 
@@ -66,9 +69,11 @@ def training_passes(
         SetBatch(batch),
         DrawMasks(),
         UseBatchStatistics(),
+        ShareStatistics(),
         AbsorbFlatten(),
         *_reordering_passes(algorithms),
         Differentiate(),
+        HoistMaps(),
         AppendUpdates(optimizer),
         *_simplifying_passes(algorithms),
         FuseEpilogues(),
@@ -77,7 +82,7 @@ def training_passes(
 
 def _reordering_passes(algorithms: ChooseAlgorithms | None) -> tuple[Pass, ...]:
     """Those that sum in another order, unless that is not wanted."""
-    return () if algorithms and algorithms.book.strict else (PoolFirst(),)
+    return () if algorithms and algorithms.book.strict else (PoolFirst(), NormalizePooled())
 
 
 def _simplifying_passes(algorithms: ChooseAlgorithms | None) -> tuple[Pass, ...]:

@@ -11,7 +11,6 @@ from typing import ClassVar
 
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ops.batch_sums import BatchMoments, MergeMoments, part_rows, row_count
-from cnnc.ops.concat import Concat
 from cnnc.ops.elementwise import Map
 from cnnc.ops.norm import BatchNorm, BatchNormTrain, BatchStatistics
 from cnnc.passes.rewrite import Rewriter
@@ -30,9 +29,7 @@ class LowerBatchNorm:
                                              %7 = map(@b, %4, %6) {f="a - b * c"}
                                              %1 = map(%x, %6, %7) {f="a * b + c"}
 
-    Those of one value are computed once, and where values are joined, those of each:
-
-    %1, %2 = batch_statistics(concat(%x, %y))  ->  %1 = concat(%mean_x, %mean_y), %2 the variances likewise
+    Those of one value are computed once.
     """
 
     name: ClassVar[str] = "lower_batch_norm"
@@ -82,21 +79,8 @@ class _Walk:
     def _statistics(self, node: Node, x: Value) -> _Statistics:
         """Of a value of the old graph, for `node`."""
         if x not in self.known:
-            producer = self.graph.producer.get(x)
-            if producer is not None and producer.op == Concat(axis=1):
-                self.known[x] = self._of_parts(node, producer.operands)
-            else:
-                self.known[x] = self._merged(node, x)
+            self.known[x] = self._merged(node, x)
         return self.known[x]
-
-    def _of_parts(self, node: Node, parts: tuple[Value, ...]) -> _Statistics:
-        """Of channels that stand side by side."""
-        means, variances = zip(*(self._statistics(node, part) for part in parts), strict=True)
-        mean, variance = (f"{node.results[0].name}.{kind}" for kind in ("mean", "variance"))
-        return (
-            self.rewriter.emit(node, Concat(axis=0), *means, stem=mean),
-            self.rewriter.emit(node, Concat(axis=0), *variances, stem=variance),
-        )
 
     def _merged(self, node: Node, x: Value) -> _Statistics:
         rows, stem, value = part_rows(x.type), node.results[0].name, self.rewriter.new[x]

@@ -88,7 +88,9 @@ class _Growth:
         and the elementwise nodes behind the pool. The members stand in that order."""
         self.owner[anchor] = anchor
         self.members[anchor] = [anchor]
-        self.members[anchor] = sorted([anchor, *self._absorb(anchor, self.shape(anchor))])
+        taken = self._absorb(anchor, self.shape(anchor))
+        is_elementwise = self.graph.nodes[anchor].op.has(Trait.ELEMENTWISE)
+        self.members[anchor] = sorted([anchor, *taken]) if is_elementwise else [anchor, *sorted(taken)]
         pool = next((c for c in self._readers(anchor) if self._pool_refusal(anchor, c) is None), None)
         if pool is not None:
             self._merge(anchor, pool)
@@ -117,13 +119,11 @@ class _Growth:
         return self._pool_refusal(anchor, reader) if op.has(Trait.POOLING) else None
 
     def _absorb(self, anchor: int, type: TensorType) -> list[int]:
-        """Take elementwise readers of the region, and into an elementwise region their producers
-        too, until none is left that may be taken. Returns the nodes taken."""
-        is_elementwise = self.graph.nodes[anchor].op.has(Trait.ELEMENTWISE)
+        """Take elementwise readers of the region and what they read besides, until none is left that may
+        be taken. Returns the nodes taken."""
         absorbed: list[int] = []
         while True:
-            near = self._readers(anchor)
-            near += self._sources(anchor) if is_elementwise else []
+            near = self._readers(anchor) + self._sources(anchor)
             taken = next((n for n in near if self._refusal(anchor, n, type) is None), None)
             if taken is None:
                 return absorbed
@@ -135,8 +135,22 @@ class _Growth:
         return sorted(n for n in self.flow.successors(anchor) if self._reads(n, anchor))
 
     def _sources(self, anchor: int) -> list[int]:
-        """Nodes of which the region reads a value."""
-        return sorted(n for n in self.flow.predecessors(anchor) if self._reads(anchor, n))
+        """Nodes of which the region reads a value: into an elementwise region they may come in any case,
+        behind another anchor if its epilogue alone reads them."""
+        sources = sorted(n for n in self.flow.predecessors(anchor) if self._reads(anchor, n))
+        if self.graph.nodes[anchor].op.has(Trait.ELEMENTWISE):
+            return sources
+        epilogue = set(self.shrunk.get(anchor, ()))
+        return [n for n in sources if self._serves(n, epilogue)]
+
+    def _serves(self, source: int, epilogue: set[int]) -> bool:
+        """Whether the epilogue alone wants what a node computes, and no other anchor could finish it."""
+        node, producer = self.graph.nodes[source], self.graph.producer
+        users = {user for v in node.results for user in self.graph.users[v]}
+        if not users <= epilogue or any(v in self.graph.results for v in node.results):
+            return False
+        before = [producer[o].op for o in node.operands if o in producer]
+        return not any(op.has(Trait.EPILOGUE) and not op.has(Trait.ELEMENTWISE) for op in before)
 
     def _reads(self, reader: int, source: int) -> bool:
         """Whether there is a value between two nodes of the flow, not just an order."""

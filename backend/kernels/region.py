@@ -129,9 +129,9 @@ class Epilogue:
         count: int,
     ) -> Mapping[Points, Vec]:
         assert isinstance(node.op, Elementwise)
-        tiles = [known[o] for o in node.operands if o in known]
+        *_, latest = known.values()  # as many points as the pool has left, if there was one
         results: dict[Points, Vec] = {}
-        for points, sample in tiles[0].items():
+        for points, sample in latest.items():
             operands = {
                 letter: known[o][points] if o in known else self._operand(o, points, sample, count, loaded)
                 for letter, o in zip(LETTERS, node.operands, strict=False)
