@@ -80,6 +80,22 @@ def decisions(compilation: Compilation) -> Mapping[str, Decision]:
     return found
 
 
+def helpers(compilation: Compilation) -> Mapping[str, tuple[str, ...]]:
+    """The values that an algorithm computes on the way to its result, by the result's name: transformed
+    weights, partial gradients."""
+    given = _stage(compilation, ChooseAlgorithms.name).values
+    chosen = next(s.graph for s in compilation.stages if s.name == ChooseAlgorithms.name)
+    found: dict[str, tuple[str, ...]] = {}
+    waiting: tuple[str, ...] = ()
+    for node in chosen.nodes:
+        names = tuple(result.name for result in node.results)
+        if names[0] in given:  # what was rewritten stands behind what it was rewritten with
+            found[names[0]], waiting = waiting, ()
+        else:
+            waiting += names
+    return found
+
+
 def _choices(compilation: Compilation) -> Mapping[str, Choice]:
     """By the names of the results; none if the pipeline left everything direct."""
     if compilation.algorithms is None:

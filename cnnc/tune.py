@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from cnnc.backend.algorithms.book import ALGORITHMS
 from cnnc.backend.target import Target
 from cnnc.executable import Request
-from cnnc.explain import decisions
-from cnnc.ir.graph import Graph, Value
+from cnnc.explain import decisions, helpers
 from cnnc.layer_times import node_times
 from cnnc.passes.choose_algorithms import Choice, Preferences, choice_key
 from cnnc.source import Source
@@ -67,22 +66,16 @@ def _uses(compiled: CompiledUnit, algorithm: str) -> bool:
 
 def _measured(compiled: CompiledUnit, threads: int, seconds: float) -> list[tuple[str, Choice, float]]:
     """Key, choice and seconds of every contraction that has a choice."""
-    known, graph = decisions(compiled.main), compiled.main.plan.graph
+    known, besides = decisions(compiled.main), helpers(compiled.main)
     timed = node_times(compiled, threads, seconds)
-    best = {node.results[0]: float(times.min()) for node, times in timed}
+    best = {node.results[0].name: float(times.min()) for node, times in timed}
     measured = []
-    for node, _ in timed:
-        decision = known.get(node.results[0].name)
+    for name, taken in best.items():
+        decision = known.get(name)
         if decision is None or decision.choice is None or len(decision.choice.candidates) < 2:
             continue
-        helpers = sum(best[o] for o in node.operands if o in best and _is_private(graph, o))
         choice = decision.choice
+        helping = sum(best.get(helper, 0.0) for helper in besides[choice.node.result.name])
         key = choice_key(choice.node.op, tuple(o.type for o in choice.node.operands))
-        measured.append((key, choice, best[node.results[0]] + helpers))
+        measured.append((key, choice, taken + helping))
     return measured
-
-
-def _is_private(graph: Graph, value: Value) -> bool:
-    """Whether a value is made of params alone and for one reader: transformed weights."""
-    made_of_params = all(o in graph.params for o in graph.producer[value].operands)
-    return made_of_params and len(graph.users[value]) == 1
