@@ -42,7 +42,7 @@ class Target:
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
     memory_bytes_per_cycle: float = 7.0
-    fork_flops: int = 400_000
+    fork_flops: int = 100_000
     threads: int = COMMON_THREADS
 
     @property
