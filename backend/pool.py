@@ -7,15 +7,15 @@ Threads meet at two gates (gate.py): workers wait at `start`, the caller of a fo
 
     fork, by the caller                          worker `index`, forever
     write task and its arguments                 wait(start)
-    pending = workers
+    deal, pending = workers
     open(start)                                  leave if there is no task: the pool is being destroyed
-    run chunk 0                                  run chunk `index`
+    share(0)                                     share(index)
     wait(done)                                   if --pending = 0: open(done)
 
 Every worker passes through every generation of `start`, since the caller waits for all of them before
 it opens the next. Counting `pending` down both acquires and releases, so the last worker has the
-results of all others when it opens `done`. Chunks depend on count and threads alone, never on who
-comes first. Threads in excess of the processors make every fork wait for sleep and wake-up.
+results of all others when it opens `done`. Who computes what is stealing.py's. Threads in excess of the
+processors make every fork wait for sleep and wake-up.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from __future__ import annotations
 from string import Template
 
 from cnnc.backend.gate import LINE_BYTES, SPINS, gate_ir
+from cnnc.backend.stealing import DEAL, SEAT, SHARE
 
 MAX_THREADS = 4096
 """Most threads of a pool: more is taken for a mistake."""
@@ -33,7 +34,6 @@ POOL_FIELDS = (
     ("pending", "i32"),  # workers that have not finished the current fork, on a cache line of its own
     ("gap", "[$gap x i8]"),
     ("threads", "i32"),  # running threads, with the caller
-    ("count", "i64"),
     ("images", "i64"),  # which tasks are told
     ("task", "ptr"),  # null tells the workers to leave
     ("args", "ptr"),
@@ -43,7 +43,6 @@ POOL_FIELDS = (
 """The pool's structure: `$name` is a field's index in the texts below."""
 
 TYPES = """\
-%$p.seat = type { ptr, $word, i32 }  ; pool, pthread_t, index of a worker
 %$p.pool = type { $pool_types }
 
 declare i32 @posix_memalign(ptr, $word, $word)
@@ -111,9 +110,10 @@ next:
 
 launch:
   %seat = getelementptr %$p.pool, ptr %pool, i32 0, i32 $seats, i32 %index
-  %thread_at = getelementptr %$p.seat, ptr %seat, i32 0, i32 1
-  %index_at = getelementptr %$p.seat, ptr %seat, i32 0, i32 2
-  store ptr %pool, ptr %seat
+  %pool_at = getelementptr %$p.seat, ptr %seat, i32 0, i32 1
+  %thread_at = getelementptr %$p.seat, ptr %seat, i32 0, i32 2
+  %index_at = getelementptr %$p.seat, ptr %seat, i32 0, i32 3
+  store ptr %pool, ptr %pool_at
   store i32 %index, ptr %index_at
   %error = call i32 @pthread_create(ptr %thread_at, ptr null, ptr @$p.worker, ptr %seat)
   %is_running = icmp eq i32 %error, 0
@@ -181,7 +181,7 @@ next:
   br i1 %is_left, label %join, label %release
 
 join:
-  %thread_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $seats, i32 %index, i32 1
+  %thread_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $seats, i32 %index, i32 2
   %thread = load $word, ptr %thread_at
   call i32 @pthread_join($word %thread, ptr null)
   %following = add i32 %index, 1
@@ -198,40 +198,8 @@ end:
 }
 """
 
-SHARE = """\
-; Runs chunk `index` of the current task: count * index / threads .. count * (index + 1) / threads.
-define internal void @$p.share(ptr %pool, i32 %index, ptr %scratch) nounwind {
-entry:
-  %threads_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $threads
-  %count_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $count
-  %images_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $images
-  %task_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $task
-  %args_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $args
-  %threads = load i32, ptr %threads_at
-  %count = load i64, ptr %count_at
-  %images = load i64, ptr %images_at
-  %task = load ptr, ptr %task_at
-  %args = load ptr, ptr %args_at
-  %chunks = zext i32 %threads to i64
-  %chunk = zext i32 %index to i64
-  %scaled_begin = mul i64 %count, %chunk
-  %scaled_end = add i64 %scaled_begin, %count
-  %begin = udiv i64 %scaled_begin, %chunks
-  %end = udiv i64 %scaled_end, %chunks
-  %is_empty = icmp eq i64 %begin, %end
-  br i1 %is_empty, label %shared, label %run
-
-run:
-  call void %task(ptr %args, i64 %begin, i64 %end, i64 %images, ptr %scratch)
-  br label %shared
-
-shared:
-  ret void
-}
-"""
-
 PARALLEL = """\
-; Runs task(args, begin, end, images, scratch) over 0..count, split over the pool's threads, of which the
+; Runs task(args, begin, end, images, scratch) over 0..count, shared by the pool's threads, of which the
 ; calling one has `scratch` and each other its own; returns when all is done.
 ; Without a pool the calling thread runs all of it. Not inlined, lest each kernel's body be there twice.
 define internal void @${p}_parallel(
@@ -253,14 +221,13 @@ alone:
   ret void
 
 fork:
-  %count_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $count
   %task_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $task
   %args_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $args
   %pending = getelementptr %$p.pool, ptr %pool, i32 0, i32 $pending
   %start = getelementptr %$p.pool, ptr %pool, i32 0, i32 $start
   %done = getelementptr %$p.pool, ptr %pool, i32 0, i32 $done
   %images_at = getelementptr %$p.pool, ptr %pool, i32 0, i32 $images
-  store i64 %count, ptr %count_at
+  call void @$p.deal(ptr %pool, i32 %threads, i64 %count)
   store i64 %images, ptr %images_at
   store ptr %task, ptr %task_at
   store ptr %args, ptr %args_at
@@ -277,9 +244,10 @@ WORKER = """\
 ; A worker thread: runs its chunk of every generation until a generation has no task.
 define internal ptr @$p.worker(ptr %seat) nounwind {
 entry:
-  %index_at = getelementptr %$p.seat, ptr %seat, i32 0, i32 2
+  %pool_at = getelementptr %$p.seat, ptr %seat, i32 0, i32 1
+  %index_at = getelementptr %$p.seat, ptr %seat, i32 0, i32 3
   %index = load i32, ptr %index_at
-  %pool = load ptr, ptr %seat
+  %pool = load ptr, ptr %pool_at
   %start = getelementptr %$p.pool, ptr %pool, i32 0, i32 $start
   %done = getelementptr %$p.pool, ptr %pool, i32 0, i32 $done
   %pending = getelementptr %$p.pool, ptr %pool, i32 0, i32 $pending
@@ -312,7 +280,7 @@ leave:
 }
 """
 
-PARTS = (TYPES, ALLOCATE, HIRE, CREATE, DESTROY, SHARE, PARALLEL, WORKER)
+PARTS = (SEAT, TYPES, ALLOCATE, HIRE, CREATE, DESTROY, DEAL, SHARE, PARALLEL, WORKER)
 
 
 def pool_ir(prefix: str, pointer_bits: int = 64, spins: int = SPINS, scratch_bytes: int = 0) -> str:
@@ -328,10 +296,10 @@ def pool_ir(prefix: str, pointer_bits: int = 64, spins: int = SPINS, scratch_byt
 
         void @P_parallel(ptr pool, ptr task, ptr args, i64 count, i64 images, ptr scratch)
 
-    calls `void task(ptr args, i64 begin, i64 end, i64 images, ptr scratch)` on every thread t with the range
-    count * t / threads .. count * (t + 1) / threads unless it is empty, the calling thread being 0,
-    and returns when all have returned and their stores can be seen. With a null pool or one thread
-    it is `task(args, 0, count, images, scratch)`. The calling thread has the `scratch` that it gives, every
+    calls `void task(ptr args, i64 begin, i64 end, i64 images, ptr scratch)` with ranges that together are
+    0..count, which is below 2^32, each once and none empty, on as many threads as the pool has, and returns
+    when all have returned and their stores can be seen. With a null pool or one thread it is
+    `task(args, 0, count, images, scratch)`. The calling thread has the `scratch` that it gives, every
     other one `scratch_bytes` of the pool's own, aligned as cache lines are. A task must not fork, and a pool
     serves one fork at a time. A child process made by fork() has none of the threads and must not touch its
     parent's pools.
@@ -343,6 +311,7 @@ def pool_ir(prefix: str, pointer_bits: int = 64, spins: int = SPINS, scratch_byt
         "p": prefix,
         "word": f"i{pointer_bits}",
         "gap": LINE_BYTES - 4,
+        "seat_gap": LINE_BYTES - 12 - pointer_bits // 4,
         "line_bytes": LINE_BYTES,
         "last_of_line": LINE_BYTES - 1,
         "scratch_bytes": -(-scratch_bytes // LINE_BYTES) * LINE_BYTES,

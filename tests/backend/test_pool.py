@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
 import os
 import threading
 import time
@@ -42,8 +41,21 @@ define void @mark(ptr %args, i64 %begin, i64 %end, i64 %images, ptr %scratch) {
   ret void
 }
 
-; A task: writes where its scratch memory is to args[begin], after filling its first and last cell of 1000.
+; A task of as many iterations as there are threads: waits until all have come, so that each thread has one,
+; counting them in args[-1], then writes where its scratch memory is to args[begin], after filling its first
+; and last cell of 1000. `images` is the number of threads.
 define void @occupy(ptr %args, i64 %begin, i64 %end, i64 %images, ptr %scratch) {
+entry:
+  %come = getelementptr i64, ptr %args, i64 -1
+  %before = atomicrmw add ptr %come, i64 1 monotonic
+  br label %look
+
+look:
+  %here = load atomic i64, ptr %come monotonic, align 8
+  %is_complete = icmp eq i64 %here, %images
+  br i1 %is_complete, label %fill, label %look
+
+fill:
   %last = getelementptr i8, ptr %scratch, i64 996
   store i32 1, ptr %scratch
   store i32 1, ptr %last
@@ -52,10 +64,38 @@ define void @occupy(ptr %args, i64 %begin, i64 %end, i64 %images, ptr %scratch) 
   ret void
 }
 
-; A task: writes the number of images to args[begin].
+; A task: writes the number of images to args[begin .. end - 1].
 define void @tell(ptr %args, i64 %begin, i64 %end, i64 %images, ptr %scratch) {
-  %cell = getelementptr i64, ptr %args, i64 %begin
-  store i64 %images, ptr %cell
+entry:
+  br label %cell
+
+cell:
+  %index = phi i64 [ %begin, %entry ], [ %next, %cell ]
+  %next = add i64 %index, 1
+  %at = getelementptr i64, ptr %args, i64 %index
+  store i64 %images, ptr %at
+  %is_left = icmp ult i64 %next, %end
+  br i1 %is_left, label %cell, label %done
+
+done:
+  ret void
+}
+
+; A task: the range with iteration 0 waits until all others are done. They are counted in args[0]; `images` is
+; how many there are.
+define void @hinder(ptr %args, i64 %begin, i64 %end, i64 %images, ptr %scratch) {
+entry:
+  %size = sub i64 %end, %begin
+  %before = atomicrmw add ptr %args, i64 %size monotonic
+  %is_first = icmp eq i64 %begin, 0
+  br i1 %is_first, label %look, label %done
+
+look:
+  %counted = load atomic i64, ptr %args monotonic, align 8
+  %is_complete = icmp eq i64 %counted, %images
+  br i1 %is_complete, label %done, label %look
+
+done:
   ret void
 }
 
@@ -193,9 +233,12 @@ def any_code(request: pytest.FixtureRequest) -> Code:
     return Code(compile_ir(pool_ir("net", spins=request.param) + TASKS))
 
 
-def expected_chunks(count: int, threads: int) -> list[tuple[int, int]]:
-    edges = [count * thread // threads for thread in range(threads + 1)]
-    return [(begin, end) for begin, end in itertools.pairwise(edges) if begin < end]
+def covers(chunks: list[tuple[int, int]], count: int) -> bool:
+    """Whether the ranges are 0..count, each iteration once, and none is empty."""
+    edges = [0, *(end for _, end in chunks)]
+    return edges[-1] == count and all(
+        begin == edge < end for edge, (begin, end) in zip(edges, chunks, strict=False)
+    )
 
 
 def within(seconds: float, work: Callable[[], Any]) -> Any:
@@ -224,11 +267,24 @@ def settles_at(threads: int) -> bool:
 
 
 @pytest.mark.parametrize("threads", THREADS)
-def test_every_index_is_visited_once_in_the_same_chunks(any_code: Code, threads: int) -> None:
+def test_every_index_is_visited_once(any_code: Code, threads: int) -> None:
     with any_code.pool(threads) as pool:
         for count in COUNTS:
             chunks = within(10, partial(any_code.chunks, pool, count))
-            assert chunks == (expected_chunks(count, threads) if threads > 1 else [(0, count)])
+            assert covers(chunks, count) if threads > 1 else chunks == [(0, count)]
+
+
+@pytest.mark.parametrize("threads", THREADS[1:])
+def test_what_a_hindered_thread_has_not_begun_is_done_by_others(any_code: Code, threads: int) -> None:
+    """Each thread has four iterations, of which it takes one at a time."""
+    count, done = 4 * threads, np.zeros(1, np.int64)
+    fork = any_code.native.function(
+        "fork", None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2, ctypes.c_void_p
+    )
+    with any_code.pool(threads) as pool:
+        hinder = any_code.native.address("hinder")
+        within(20, partial(fork, pool, hinder, done.ctypes.data, count, count, None))
+    assert done[0] == count
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -247,18 +303,22 @@ def test_thousands_of_forks_see_each_others_results(any_code: Code, threads: int
 @pytest.mark.parametrize("threads", THREADS)
 def test_every_thread_has_scratch_memory_of_its_own(threads: int) -> None:
     code = Code(compile_ir(pool_ir("net", scratch_bytes=1000) + TASKS))
-    cells, own = np.zeros(threads, np.int64), np.zeros(250, np.int32)
+    counted, own = np.zeros(threads + 1, np.int64), np.zeros(250, np.int32)
+    cells = counted[1:]
     call = (ctypes.c_void_p,) * 3
     fork = code.native.function("fork", None, *call, *[ctypes.c_int64] * 2, ctypes.c_void_p)
     with code.pool(threads) as pool:
         for _ in range(3):
-            args = (code.native.address("occupy"), cells.ctypes.data, threads, 0, own.ctypes.data)
+            counted[0] = 0
+            args = (code.native.address("occupy"), cells.ctypes.data, threads, threads, own.ctypes.data)
             within(10, partial(fork, pool, *args))
-            assert cells[0] == own.ctypes.data, "the caller's is what it gave"
+            assert own.ctypes.data in cells, "the caller's is what it gave"
             assert (own[0], own[-1]) == (1, 1)
-            assert not (cells[1:] % LINE_BYTES).any()
-            assert (np.diff(np.sort(cells[1:])) >= 1000).all()
-            assert abs(cells[1:] - pool).max(initial=0) < LINE_BYTES * (10 + 10 * threads)
+            others = np.sort(cells[cells != own.ctypes.data])
+            assert len(others) == threads - 1
+            assert not (others % LINE_BYTES).any()
+            assert (np.diff(others) >= 1000).all()
+            assert abs(others - pool).max(initial=0) < LINE_BYTES * (10 + 11 * threads)
 
 
 @pytest.mark.parametrize("threads", [None, *THREADS])
@@ -287,7 +347,7 @@ def test_two_pools_at_once(any_code: Code) -> None:
 def test_a_pool_serves_one_thread_after_another(code: Code) -> None:
     with code.pool(3) as pool:
         for _ in range(20):
-            assert within(10, lambda: code.chunks(pool, 5)) == expected_chunks(5, 3)
+            assert covers(within(10, lambda: code.chunks(pool, 5)), 5)
 
 
 @pytest.mark.parametrize("threads", [2, 5])
@@ -295,7 +355,7 @@ def test_sleeping_workers_wake(code: Code, threads: int) -> None:
     with code.pool(threads) as pool:
         for _ in range(5):
             time.sleep(0.05)
-            assert within(10, lambda: code.chunks(pool, 100)) == expected_chunks(100, threads)
+            assert covers(within(10, lambda: code.chunks(pool, 100)), 100)
 
 
 def test_idle_workers_use_no_processor(code: Code) -> None:
@@ -351,7 +411,7 @@ def test_threads_that_did_start_end_when_one_cannot(available: int) -> None:
     assert settles_at(before)
     left.value = available
     with scarce.pool(available + 1) as pool:
-        assert scarce.chunks(pool, 9) == ([(0, 9)] if available == 0 else expected_chunks(9, available + 1))
+        assert covers(scarce.chunks(pool, 9), 9)
 
 
 def test_no_memory_gives_no_pool() -> None:
