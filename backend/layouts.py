@@ -90,6 +90,9 @@ class LayoutRules:
             return LayoutRule((layout, row_major(1)), (layout,))
         if isinstance(op, SpaceToDepth | DepthToSpace):
             return self._blocks(tensors)
+        if isinstance(op, Concat) and op.axis == 0 and tensors.results[0].rank == 4:
+            weights = self.packed("bcda", 1, tensors.results[0].shape[1])  # of input gradients
+            return LayoutRule((weights,) * len(tensors.operands), (weights,))
         if isinstance(op, PositionBias):
             return LayoutRule((CHANNELS_LAST, POSITIONS), (CHANNELS_LAST,))
         wanted = channels_last if isinstance(op, CHANNEL_OPS) else _plain

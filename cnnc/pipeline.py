@@ -30,6 +30,7 @@ from cnnc.passes.fold_batch_norm import FoldBatchNorm
 from cnnc.passes.fold_constants import FoldConstants
 from cnnc.passes.fuse_epilogues import FuseEpilogues
 from cnnc.passes.hoist_maps import HoistMaps
+from cnnc.passes.join_input_grads import JoinInputGrads
 from cnnc.passes.lower_batch_norm import LowerBatchNorm
 from cnnc.passes.normalize_pooled import NormalizePooled
 from cnnc.passes.plan_buffers import plan_buffers
@@ -73,7 +74,7 @@ def training_passes(
         AbsorbFlatten(),
         *_reordering_passes(algorithms),
         Differentiate(),
-        HoistMaps(),
+        *_gradient_passes(algorithms),
         AppendUpdates(optimizer),
         *_simplifying_passes(algorithms),
         FuseEpilogues(),
@@ -81,8 +82,17 @@ def training_passes(
 
 
 def _reordering_passes(algorithms: ChooseAlgorithms | None) -> tuple[Pass, ...]:
-    """Those that sum in another order, unless that is not wanted."""
-    return () if algorithms and algorithms.book.strict else (PoolFirst(), NormalizePooled())
+    """Before autodiff: those that sum in another order, unless that is not wanted."""
+    return () if _is_strict(algorithms) else (PoolFirst(), NormalizePooled())
+
+
+def _gradient_passes(algorithms: ChooseAlgorithms | None) -> tuple[Pass, ...]:
+    """Behind autodiff: what is computed for several branches at once."""
+    return (HoistMaps(),) if _is_strict(algorithms) else (HoistMaps(), JoinInputGrads())
+
+
+def _is_strict(algorithms: ChooseAlgorithms | None) -> bool:
+    return algorithms is not None and algorithms.book.strict
 
 
 def _simplifying_passes(algorithms: ChooseAlgorithms | None) -> tuple[Pass, ...]:

@@ -50,18 +50,18 @@ class _Range:
 
 
 def _copy(site: Site, axis: int, ranges: Sequence[_Range]) -> Kernel:
-    """Copies ranges along an axis. Raises UnsupportedError for layouts that differ or have blocks."""
+    """Copies ranges along an axis. Raises UnsupportedError for layouts that differ or have blocks of it."""
     layouts = list(dict.fromkeys(t.layout for t in (*site.operands, *site.results)))
-    if len(layouts) > 1 or layouts[0].block > 1:
+    if len(layouts) > 1 or layouts[0].blocked_axis == axis:
         shown = ", ".join(map(str, layouts))
-        raise UnsupportedError(f"{site.op.name}: the layouts {shown}; one without blocks is needed")
+        raise UnsupportedError(f"{site.op.name}: the layouts {shown}; one without blocks of it is needed")
     k = KernelBuilder(site.op.name)
     arguments = declare(k, site, lambda tensor: _view(tensor, axis))
     target = arguments.results[0]
     with by_images(k, site, "i", target.buffer.shape[0]) as i:
         for each in ranges:
             _, rows, length = _view(each.like, axis)
-            step = (0, 1) if layouts[0].axes[-1] == axis else (rows // each.like.shape[axis], 0)
+            step = (0, 1) if each.like.inner_axis == axis else (rows // each.like.shape[axis], 0)
             copy = _Rows(k, i, arguments.operands[each.number], target, rows, length)
             copy.write(
                 site.lanes(length), *((at * step[0], at * step[1]) for at in (each.first, each.to_first))

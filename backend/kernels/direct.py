@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 from itertools import product
 
 from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile, Vec
@@ -29,6 +29,7 @@ from cnnc.backend.kernels.contraction import (
 from cnnc.backend.kernels.depthwise import depthwise
 from cnnc.backend.kernels.fetch import LINE, Fetcher
 from cnnc.backend.kernels.phases import Phase
+from cnnc.backend.kernels.read_ahead import STRAIGHT_CHANNELS, ReadAhead
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.rows import SourceRows, each_filter_row, each_part
 from cnnc.backend.kernels.site import Arguments, Site, Tensor, channel_tiles, declare
@@ -37,13 +38,6 @@ from cnnc.backend.kernels.weights import Weights
 from cnnc.ir.layout import CHANNELS_LAST, Layout
 from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad
-
-STRAIGHT_CHANNELS = 8
-"""Up to so many channels the loop over them is unrolled whole, and over the columns of the filter that reach
-a part of a tile too."""
-
-LEAST_ITERATIONS = 16
-"""Of the parallel nest, where blocks of maps are no part of it."""
 
 _Tap = tuple[Affine, tuple[int, ...]]
 """A column of the filter, and the columns of a tile whose source it reaches."""
@@ -158,6 +152,7 @@ class _Direct:
         self.joined = 2 if is_narrow and self.tile_rows % 2 == 0 else 1
         self.phases = shape.phases(0), shape.phases(1)
         self.parts = -(-self.phases[0][0].count // self.tile_rows)
+        self.ahead = ReadAhead(self.region, shape, self.tile_rows, self.parts, self.block)
 
     def _blocking(self, packed: int) -> tuple[int, int]:
         """Lanes and maps of a block: those of the packing, or without one the target's own."""
@@ -175,13 +170,13 @@ class _Direct:
             def parallel(name: str, extent: int, marked: int = 0) -> Affine:
                 return nest.enter_context(self.k.loop(name, 0, extent, parallel=True, images=marked))
 
-            outer = parallel("block", blocks) if self._weights_outer() and not self.fetched else None
+            outer = parallel("block", blocks) if self._weights_outer() and not self.ahead.fetched else None
             image, part, group = (
                 parallel("n", self.shape.batch, 0 if self._rows_are_images() else self.site.each_image),
                 parallel("row", self.parts, self._row_images()),
                 parallel("group", self.shape.groups) if self.shape.groups > 1 else affine(0),
             )
-            if self.fetched:
+            if self.ahead.fetched:
                 self._fetch(image, part)
                 number = nest.enter_context(self.k.once_or_loop("block", blocks))
             else:
@@ -194,22 +189,10 @@ class _Direct:
             each_part(self.k, number, blocks, self.shape.maps, self.block, block)
         return self.k.build()
 
-    @cached_property
-    def fetched(self) -> tuple[int, ...]:
-        """The operands that an epilogue reads from memory, where it reads a few channels of every pixel at a
-        time and their rows can wait in the second-level cache beside the weights."""
-        shape, target, large = self.shape, self.site.target, self.region.large_maps
-        row = 4 * self.tile_rows * shape.result[1] * shape.maps
-        few_weights = 4 * shape.channels * shape.maps <= target.l2_bytes // 4
-        few_maps = row * (len(large) + 1) <= target.l2_bytes // 2
-        many_rows = shape.batch * self.parts >= LEAST_ITERATIONS
-        is_cut = shape.is_pointwise and shape.groups == 1 and shape.maps > self.block
-        return large if is_cut and few_weights and few_maps and many_rows else ()
-
     def _fetch(self, image: Affine, part: Affine) -> None:
         """Fetch the operands of the epilogue for the rows of a part."""
         rows, (height, width) = self.tile_rows, self.shape.result
-        maps = [self.arguments.operands[number] for number in self.fetched]
+        maps = [self.arguments.operands[number] for number in self.ahead.fetched]
         extent = part * rows, (part * rows + rows, height)
         Fetcher.of(self.k).fetch(maps, (image, image + 1), extent, (0, width), (0, self.shape.maps))
 
@@ -255,9 +238,10 @@ class _Direct:
         acc = self.k.register("acc", self.lanes * joined, shape)
         tile, numbers = _Tile(acc, place, block, phases, rows, run, joined), tuple(range(rows))
         epilogue = Epilogue(self.k, self.region, self.arguments)
-        for vector, _ in block.vectors:
-            if vector * self.lanes % LINE == 0 and not self.fetched:
-                epilogue.prefetch(self._points(tile, vector))
+        if self.ahead.is_asked_at_once:
+            for vector, _ in block.vectors:
+                if vector * self.lanes % LINE == 0:
+                    epilogue.prefetch(self._points(tile, vector))
         if run.reach:
             each_filter_row(
                 self.k,
@@ -276,13 +260,15 @@ class _Direct:
 
     def _points(self, tile: _Tile, vector: int) -> list[Point]:
         """A vector of every pixel of a tile, row by row."""
+        pixels = product(range(tile.rows), range(tile.run.pixels))
+        return [self._point(tile, vector, i, affine(j)) for i, j in pixels]
+
+    def _point(self, tile: _Tile, vector: int, row: int, column: Affine) -> Point:
         place, (rows, columns) = tile.place, tile.phases
         channel = tile.block.number * self.block + place.group * self.shape.maps + vector * self.lanes
-        return [
-            point(place.image, channel, rows.result(place.row + i), columns.result(place.column + j))
-            for i in range(tile.rows)
-            for j in range(tile.run.pixels)
-        ]
+        return point(
+            place.image, channel, rows.result(place.row + row), columns.result(place.column + column)
+        )
 
     def _taps(self, tile: _Tile, r: Coordinate, rows: SourceRows) -> None:
         """The columns of the filter, in their order, for so the weights lie in memory: a loop over those that
@@ -312,28 +298,32 @@ class _Direct:
         full = pixels * vectors + vectors + 1 >= usable_registers(self.site.target)
         few = self.shape.channels <= STRAIGHT_CHANNELS
         factor = self.shape.channels if few else 1 if full else 2
-        whole = self.shape.channels // LINE * LINE if self.is_streamed else 0
+        lines = self.shape.channels // LINE if self.ahead.is_streamed or self.ahead.is_asked_on_the_way else 0
 
         def step(channel: Affine) -> None:
             self._step(tile, r, taps, channel, rows)
 
         def step_ahead(line: Affine, channel: Affine) -> None:
-            self._prefetch(tile, line, channel)
-            step(line + channel)
+            if self.ahead.is_streamed:
+                self._prefetch(tile, line * LINE, channel)
+            step(line * LINE + channel)
 
-        if whole:
-            with self.k.loop("line", 0, whole, LINE) as line:
-                self.k.unrolled("c", LINE, factor, lambda c: step_ahead(line, c))
+        if lines:
+            with self.k.loop("line", 0, lines) as line:
+                if self.ahead.is_asked_on_the_way:
+                    self._ask(tile, line, -(-tile.run.pixels // lines))
+                self.k.unrolled("c", LINE, factor, partial(step_ahead, line))
+        whole = lines * LINE
         self.k.unrolled("c", self.shape.channels - whole, factor, lambda c: step(c + whole))
 
-    @cached_property
-    def is_streamed(self) -> bool:
-        """Whether a pointwise source comes from memory: then its lines are asked for a tile ahead. Tiles
-        visit many pixels at a time, an order in which processors foresee little, and would wait for every
-        line; a wider window reads most of them again."""
-        few = self.shape.channels <= STRAIGHT_CHANNELS
-        is_large = self.source_tensor.type.nbytes > self.site.target.l2_bytes
-        return self.shape.is_pointwise and self.shape.groups == 1 and not few and is_large
+    def _ask(self, tile: _Tile, line: Affine, pixels: int) -> None:
+        """Ask for what the epilogue reads at the `pixels` pixels of each row that are the turn of a line."""
+        epilogue = Epilogue(self.k, self.region, self.arguments)
+        vectors = [vector for vector, _ in tile.block.vectors if vector * self.lanes % LINE == 0]
+        epilogue.prefetch(
+            self._point(tile, vector, row, line * pixels + pixel)
+            for vector, row, pixel in product(vectors, range(tile.rows), range(pixels))
+        )
 
     def _prefetch(self, tile: _Tile, line: Affine, number: Affine) -> None:
         """Ask for a line of channels of every LINE-th pixel from `number` on of the next tile, which may

@@ -64,6 +64,7 @@ class Concat(Op):
         yield Sample(cls(), (f32(3, 9), f32(3, 33)))
         yield Sample(cls(axis=2), (f32(1, 7, 3, 5), f32(1, 7, 1, 5)))
         yield Sample(cls(axis=0), (f32(7, 9), f32(1, 9), f32(17, 9)))
+        yield Sample(cls(axis=0), (f32(7, 33, 1, 1), f32(1, 33, 1, 1), f32(16, 33, 1, 1)))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -59,6 +60,8 @@ SAMPLES = (
     pool_gradient((5, 5)),
     convolution_sample(WinogradConv2d((4, 4), (3, 3), SAMES), f32(2, 17, 17, 9), f32(33, 17, 3, 3)),
     fused_sample(masked_gradient(2, 9, 33, 9, 7)),
+    fused_sample(masked_gradient(2, 65, 33, 9, 7)),
+    fused_sample(masked_gradient(1, 129, 17, 7, 33)),
 )
 
 
@@ -87,6 +90,24 @@ def test_maps_in_the_cache_are_not_read_ahead(sample: Sample) -> None:
     program = check_sample(sample, TARGETS["avx2"])
     bands = isinstance(sample.op, MaxPool2dGrad) and sample.op.kernel == (5, 5)  # fetched wherever they are
     assert is_read_ahead(program, sample.op) == bands
+
+
+@pytest.mark.parametrize(("channels", "is_spread"), [(63, False), (64, True), (129, True)])
+def test_operands_of_an_epilogue_are_asked_for_along_many_channels(channels: int, is_spread: bool) -> None:
+    op = masked_gradient(1, channels, 17, 9, 7)
+    program = check_sample(fused_sample(op), replace(TARGETS["avx512"], l2_bytes=SMALL_CACHE))
+    (kernel,) = [c.kernel for c in program.calls if c.node is not None and c.node.op == op]
+    asking = {loop for loop, buffer in _prefetched("", kernel.body) if buffer == "p2"}
+    assert {loop.startswith("line") for loop in asking} == {is_spread}
+
+
+def _prefetched(loop: str, body: tuple[Statement, ...]) -> Iterator[tuple[str, str]]:
+    """The innermost loop around each question, and the buffer asked for."""
+    for statement in body:
+        if isinstance(statement, Prefetch):
+            yield loop, statement.buffer
+        elif isinstance(statement, For):
+            yield from _prefetched(statement.variable, statement.body)
 
 
 @on_runnable_targets
