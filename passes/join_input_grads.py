@@ -1,7 +1,7 @@
 """JoinInputGrads: gradients of one value by several convolutions of one tap are computed as one.
 
 Where branches begin with convolutions of one tap of the same value (Szegedy et al. 2015, "Going deeper with
-convolutions"), its gradient is the sum of theirs: one contraction over all their channels keeps it in registers,
+convolutions"), its gradient is the sum of theirs: one contraction over all channels keeps it in registers,
 where one for each branch would read the sum so far and write it. Stands behind autodiff and before the choice
 of algorithms.
 """
