@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cnnc.ir.graph import Graph, Node, Value
+from cnnc.ir.graph import Graph, Node
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad
 from cnnc.ops.dense import Dense
 from cnnc.ops.elementwise import Bias, Map
@@ -63,17 +63,11 @@ def _fold(graph: Graph, node: Node) -> _Fold | None:
     """The fold at a normalization; None if `node` is none or what it reads is no contraction's."""
     if not isinstance(node.op, BatchNorm):
         return None
-    before = _private_producer(graph, node.operands[0])
+    before = graph.private_producer(node.operands[0])
     bias = before if before is not None and isinstance(before.op, Bias) else None
-    contraction = _private_producer(graph, bias.operands[0]) if bias is not None else before
+    contraction = graph.private_producer(bias.operands[0]) if bias is not None else before
     axis = _maps_axis(contraction)
     return None if contraction is None or axis is None else _Fold(node.op, contraction, axis, bias)
-
-
-def _private_producer(graph: Graph, value: Value) -> Node | None:
-    """The node that computes `value` for one reader alone."""
-    is_private = len(graph.users[value]) == 1 and value not in graph.results
-    return graph.producer.get(value) if is_private else None
 
 
 def _maps_axis(node: Node | None) -> int | None:

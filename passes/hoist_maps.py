@@ -64,11 +64,10 @@ def _groups(graph: Graph) -> Iterator[_Group]:
     for node in graph.nodes:
         if isinstance(node.op, Slice) and node.op.axis == 1:
             slices.setdefault(node.operands[0], []).append(node)
-    places = {result: number for number, node in enumerate(graph.nodes) for result in node.results}
     joins = {node.operands: node.result for node in graph.nodes if node.op == Concat(axis=1)}
     for source, nodes in slices.items():
         group = _group(graph, source, nodes, joins)
-        if group is not None and _follow(group, places):
+        if group is not None and _follow(group, graph.position):
             yield group
 
 
@@ -82,7 +81,7 @@ def _group(
     if [*(op.start for op in slices), source.type.shape[1]] != ends:
         return None
     sliced = tuple(node.result for _, node in by_start)
-    if any(len(graph.users[value]) != 1 or value in graph.results for value in sliced):
+    if not all(map(graph.is_private, sliced)):
         return None
     maps = tuple(graph.nodes[graph.users[value][0]] for value in sliced)
     if not isinstance(maps[0].op, Elementwise) or any(node.op != maps[0].op for node in maps):
@@ -93,7 +92,7 @@ def _group(
     return _Group(source, maps, slices, wholes) if len(wholes) == len(operands) else None
 
 
-def _follow(group: _Group, places: Mapping[Value, int]) -> bool:
+def _follow(group: _Group, position: Mapping[Value, int]) -> bool:
     """Whether all that is read is there when the first of the nodes runs."""
-    first = min(places[node.result] for node in group.maps)
-    return all(places.get(operand, -1) < first for operand in group.operands)
+    first = min(position[node.result] for node in group.maps)
+    return all(position.get(operand, -1) < first for operand in group.operands)

@@ -97,7 +97,7 @@ def _gradient(graph: Graph, value: Value, total: Value) -> Node | None:
 
 def _is_private(graph: Graph, value: Value, total: Value) -> bool:
     """Whether one node reads a value, of the type of the sum, and nobody asks for it."""
-    return value.type == total.type and len(graph.users[value]) == 1 and value not in graph.results
+    return value.type == total.type and graph.is_private(value)
 
 
 def _join(rewriter: Rewriter, total: _Sum) -> None:

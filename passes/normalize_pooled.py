@@ -79,7 +79,7 @@ def _branches(graph: Graph, pool: Node) -> tuple[_Branch, ...]:
     if not isinstance(pool.op, MaxPool2d) or pool.result.type.size >= pool.operands[0].type.size:
         return ()
     (pooled,) = pool.operands
-    join = _only_read(graph, pooled)
+    join = graph.private_producer(pooled)
     parts = join.operands if join is not None and join.op == Concat(axis=1) else (pooled,)
     branches = tuple(found for part in parts if (found := _branch(graph, part)))
     return branches if len(branches) == len(parts) else ()
@@ -87,10 +87,10 @@ def _branches(graph: Graph, pool: Node) -> tuple[_Branch, ...]:
 
 def _branch(graph: Graph, value: Value) -> _Branch | None:
     """The normalization and the activation that a value comes from, if nothing else reads what they do."""
-    activation = _only_read(graph, value)
+    activation = graph.private_producer(value)
     if activation is None or not isinstance(activation.op, _MONOTONE):
         return None
-    norm = _only_read(graph, activation.operands[0])
+    norm = graph.private_producer(activation.operands[0])
     if norm is None or not isinstance(norm.op, BatchNormTrain):
         return None
     source = norm.operands[0]
@@ -100,12 +100,6 @@ def _branch(graph: Graph, value: Value) -> _Branch | None:
         return None
     takes_sign = producer.op.has(Trait.CONTRACTION) or isinstance(producer.op, Bias)
     return _Branch(norm, activation) if takes_sign else None
-
-
-def _only_read(graph: Graph, value: Value) -> Node | None:
-    """The node that computes a value which one node reads and nobody asks for."""
-    is_private = len(graph.users[value]) == 1 and value not in graph.results
-    return graph.producer.get(value) if is_private else None
 
 
 @dataclass(frozen=True)

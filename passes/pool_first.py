@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from cnnc.ir.graph import Graph, Node, Value
+from cnnc.ir.graph import Graph, Node
 from cnnc.ops.conv import Conv2d
 from cnnc.ops.elementwise import Bias
 from cnnc.ops.pool import MeanPool2d
@@ -47,21 +47,15 @@ def _chains(graph: Graph) -> Iterator[tuple[Node, ...]]:
     for pool in graph.nodes:
         if not isinstance(pool.op, MeanPool2d) or pool.result.type.size >= pool.operands[0].type.size:
             continue
-        between = _only_read(graph, pool.operands[0])
+        between = graph.private_producer(pool.operands[0])
         chain = [pool]
         if between and isinstance(between.op, Bias) and not any(pool.op.pad):
             chain.insert(0, between)
-            between = _only_read(graph, between.operands[0])
+            between = graph.private_producer(between.operands[0])
         if between is None or not isinstance(between.op, Conv2d):
             continue
         if between.op.is_pointwise(between.operands[1].type.shape):
             yield (between, *chain)
-
-
-def _only_read(graph: Graph, value: Value) -> Node | None:
-    """The node that computes a value which one node reads and nobody asks for."""
-    is_private = len(graph.users[value]) == 1 and value not in graph.results
-    return graph.producer.get(value) if is_private else None
 
 
 def _swap(rewriter: Rewriter, chain: tuple[Node, ...]) -> None:

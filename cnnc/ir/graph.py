@@ -104,5 +104,13 @@ class Graph:
         updated = {param for param, _ in self.updates}
         return tuple(param for param in self.params if param not in updated)
 
+    def is_private(self, value: Value) -> bool:
+        """Whether one node reads a value and nobody asks for it."""
+        return len(self.users[value]) == 1 and value not in self.results
+
+    def private_producer(self, value: Value) -> Node | None:
+        """The node that computes a value, if that is private."""
+        return self.producer.get(value) if self.is_private(value) else None
+
     def with_nodes(self, nodes: tuple[Node, ...]) -> Graph:
         return replace(self, nodes=nodes)
