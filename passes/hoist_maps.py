@@ -75,12 +75,11 @@ def _group(
     graph: Graph, source: Value, nodes: list[Node], joins: Mapping[tuple[Value, ...], Value]
 ) -> _Group | None:
     """The nodes that read these slices, if they are alike and the slices are all there is of `source`."""
-    by_start = sorted((node.op.start, node) for node in nodes if isinstance(node.op, Slice))
-    slices = tuple(node.op for _, node in by_start if isinstance(node.op, Slice))
+    by_start = sorted(((n.op, n.result) for n in nodes if isinstance(n.op, Slice)), key=lambda s: s[0].start)
+    slices, sliced = (tuple(column) for column in zip(*by_start, strict=True))
     ends = [0, *(op.start + op.size for op in slices)]
     if [*(op.start for op in slices), source.type.shape[1]] != ends:
         return None
-    sliced = tuple(node.result for _, node in by_start)
     if not all(map(graph.is_private, sliced)):
         return None
     maps = tuple(graph.nodes[graph.users[value][0]] for value in sliced)

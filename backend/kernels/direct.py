@@ -239,9 +239,8 @@ class _Direct:
         tile, numbers = _Tile(acc, place, block, phases, rows, run, joined), tuple(range(rows))
         epilogue = Epilogue(self.k, self.region, self.arguments)
         if self.ahead.is_asked_at_once:
-            for vector, _ in block.vectors:
-                if vector * self.lanes % LINE == 0:
-                    epilogue.prefetch(self._points(tile, vector))
+            for vector in self._line_starts(block):
+                epilogue.prefetch(self._points(tile, vector))
         if run.reach:
             each_filter_row(
                 self.k,
@@ -257,6 +256,10 @@ class _Direct:
                 together = (points[(i * joined + row) * run.pixels + j] for row in range(joined))
                 sums[tuple(together)] = acc[i, j, number]
             epilogue.finish_joined(sums, count)
+
+    def _line_starts(self, block: _Block) -> list[int]:
+        """The vectors of a block with which a line begins."""
+        return [vector for vector, _ in block.vectors if vector * self.lanes % LINE == 0]
 
     def _points(self, tile: _Tile, vector: int) -> list[Point]:
         """A vector of every pixel of a tile, row by row."""
@@ -319,7 +322,7 @@ class _Direct:
     def _ask(self, tile: _Tile, line: Affine, pixels: int) -> None:
         """Ask for what the epilogue reads at the `pixels` pixels of each row that are the turn of a line."""
         epilogue = Epilogue(self.k, self.region, self.arguments)
-        vectors = [vector for vector, _ in tile.block.vectors if vector * self.lanes % LINE == 0]
+        vectors = self._line_starts(tile.block)
         epilogue.prefetch(
             self._point(tile, vector, row, line * pixels + pixel)
             for vector, row, pixel in product(vectors, range(tile.rows), range(pixels))

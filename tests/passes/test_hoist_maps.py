@@ -30,6 +30,7 @@ def test_results_stay() -> None:
     assert sum(isinstance(node.op, Map) for node in hoisted.nodes) == 1
 
 
-def test_what_differs_or_is_incomplete_stays() -> None:
-    graph = before("hoist_maps", "kept")
+@pytest.mark.parametrize("case", ["kept", "twice"])
+def test_what_differs_or_is_incomplete_stays(case: str) -> None:
+    graph = before("hoist_maps", case)
     assert HoistMaps()(graph) == graph
