@@ -17,6 +17,7 @@ from cnnc.ir.graph import Graph, Node
 from cnnc.ir.op import Op, Trait
 from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2dInputGrad
+from cnnc.ops.dense import DenseInputGrad
 from cnnc.ops.strassen import StrassenConv2d
 from cnnc.ops.winograd import WinogradConv2d
 
@@ -166,6 +167,8 @@ class _Growth:
             return f"its result is {node.result.type}, the region's is {type}"
         if self.graph.nodes[anchor].op.has(Trait.UPDATE) and not _reads_wholes(node):
             return "it has channel operands, which an update's kernel does not read"
+        if isinstance(self.graph.nodes[anchor].op, DenseInputGrad) and not _reads_wholes(node):
+            return "it has channel operands, and the kernel sees an image as one row"
         return self._cycle(anchor, candidate) or self._owned(candidate)
 
     def _pool_refusal(self, anchor: int, candidate: int) -> str | None:

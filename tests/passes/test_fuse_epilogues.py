@@ -15,7 +15,8 @@ from cnnc.ir.op import Trait
 from cnnc.ir.types import f32
 from cnnc.ir.verify import verify_graph
 from cnnc.ops.conv import Conv2d
-from cnnc.ops.elementwise import Relu
+from cnnc.ops.dense import DenseInputGrad
+from cnnc.ops.elementwise import Map, Relu
 from cnnc.ops.fused import Fused
 from cnnc.ops.optimizer import Adam
 from cnnc.ops.pool import MeanPool2d
@@ -38,6 +39,15 @@ def test_refusals_golden(case: str, goldens: Goldens) -> None:
     report = find_regions(before("fuse_epilogues", case))
     text = "".join(f"{refusal}\n" for refusal in report.refusals)
     goldens.check_text(f"fuse_epilogues/{case}.refusals.txt", text)
+
+
+def test_gradients_of_dense_layers_take_no_channel_operands() -> None:
+    b = GraphBuilder("net")
+    dy, w, scale = b.input("dy", f32(2, 3)), b.param("w", f32(3, 16, 2, 2)), b.param("scale", f32(16))
+    dx = b.emit(Relu(), b.emit(DenseInputGrad(), dy, w))
+    graph = b.build([b.emit(Map("a * b"), dx, scale)])
+    assert [len(region) for region in find_regions(graph).regions] == [2]
+    assert any("sees an image as one row" in str(refusal) for refusal in find_regions(graph).refusals)
 
 
 def check_same_bits(graph: Graph) -> None:
