@@ -21,6 +21,7 @@ from cnnc.passes.absorb_flatten import AbsorbFlatten
 from cnnc.passes.append_updates import AppendUpdates
 from cnnc.passes.assign_layouts import assign_layouts
 from cnnc.passes.choose_algorithms import ChooseAlgorithms
+from cnnc.passes.derive_masks import DeriveMasks
 from cnnc.passes.differentiate import Differentiate
 from cnnc.passes.draw_masks import DrawMasks
 from cnnc.passes.drop_dropout import DropDropout
@@ -77,6 +78,7 @@ def training_passes(
         *_gradient_passes(algorithms),
         AppendUpdates(optimizer),
         *_simplifying_passes(algorithms),
+        DeriveMasks(),
         FuseEpilogues(),
     )
 

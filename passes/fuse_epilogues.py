@@ -6,7 +6,7 @@ backward and the update nodes alike. Which nodes belong together is decided in p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -14,13 +14,19 @@ import networkx as nx
 
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.graph import Graph, Node, Value
+from cnnc.ir.op import Op
+from cnnc.ops.batch_sums import BatchNormSums
 from cnnc.ops.fused import Fused
+from cnnc.passes.bands import band_rows
 from cnnc.passes.regions import find_regions
 
 
 @dataclass(frozen=True)
 class FuseEpilogues:
     """Each region becomes one `fused` node whose body is a graph of its own.
+
+    Sums of a contraction's results are cut anew, so that its kernel can add them up; so they may have other
+    types than before.
 
     The body's first node is the anchor: a contraction, another kernel that takes an epilogue, or
     an elementwise node. What stands before a pool in the body has the anchor's shape, what stands
@@ -48,16 +54,28 @@ class FuseEpilogues:
         order = nx.lexicographical_topological_sort(merged, key=lambda i: max(regions.get(i, (i,))))
         nodes = [_fused(graph, regions[i]) if i in regions else graph.nodes[i] for i in order]
         left = _left(graph, regions.values(), nodes)
-        return graph.with_nodes(
-            tuple(replace(n, after=tuple(left.get(v, v) for v in n.after)) for n in nodes)
-        )
+        return graph.with_nodes(tuple(_linked(nodes, left)))
+
+
+def _linked(nodes: Iterable[Node], left: Mapping[Value, Value]) -> Iterator[Node]:
+    """The nodes, waiting for values that leave regions and reading values under the types they have now."""
+    values = {v.name: v for node in nodes for v in node.results}
+    for node in nodes:
+        operands = tuple(values.get(o.name, o) for o in node.operands)
+        after = tuple(values.get(v.name, v) for v in (left.get(v, v) for v in node.after))
+        yield replace(node, operands=operands, after=after)
 
 
 def _left(graph: Graph, regions: Iterable[tuple[int, ...]], nodes: Iterable[Node]) -> Mapping[Value, Value]:
     """For each value that is left inside a region: one that leaves it, for whoever waits."""
-    leaving = {v for node in nodes for v in node.results}
+    leaving = {v.name for node in nodes for v in node.results}
     values = ([v for i in region for v in graph.nodes[i].results] for region in regions)
-    return {v: next(o for o in inner if o in leaving) for inner in values for v in inner if v not in leaving}
+    return {
+        v: next(o for o in inner if o.name in leaving)
+        for inner in values
+        for v in inner
+        if v.name not in leaving
+    }
 
 
 def _fused(graph: Graph, region: tuple[int, ...]) -> Node:
@@ -68,7 +86,16 @@ def _fused(graph: Graph, region: tuple[int, ...]) -> Node:
     results = [v for node in members for v in node.results if _leaves(graph, v, region)]
     after = tuple(dict.fromkeys(v for node in members for v in node.after if v not in inside))
     fused = Fused(_body(members, operands, results))
-    return Node(fused, tuple(operands), tuple(results), members[0].layer, members[0].loc, after)
+    made = (Value(v.name, o.type) for v, o in zip(results, fused.body.outputs, strict=True))
+    return Node(fused, tuple(operands), tuple(made), members[0].layer, members[0].loc, after)
+
+
+def _in_bands(node: Node, anchor: Node) -> Op:
+    """The op of a node behind an anchor: sums are cut as the anchor's kernel adds them up."""
+    rows = band_rows(anchor)
+    if rows is None or not isinstance(node.op, BatchNormSums):
+        return node.op
+    return BatchNormSums(rows * anchor.result.type.shape[3])
 
 
 def _leaves(graph: Graph, value: Value, region: tuple[int, ...]) -> bool:
@@ -81,6 +108,6 @@ def _body(members: list[Node], operands: list[Value], results: list[Value]) -> G
     builder = GraphBuilder("fused")
     local = {operand: builder.input(builder.fresh(), operand.type) for operand in operands}
     for node in members:
-        values = builder.emit_all(node.op, *(local[o] for o in node.operands))
+        values = builder.emit_all(_in_bands(node, members[0]), *(local[o] for o in node.operands))
         local.update(zip(node.results, values, strict=True))
     return builder.build(local[r] for r in results)

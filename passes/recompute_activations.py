@@ -88,11 +88,12 @@ class _Walk:
     def _moment(self, node: Node) -> Value | None:
         """The gradient that must be there before something is computed again for `node`; None if it has none.
 
-        Of the node's own operands the last one. An elementwise node will rather be part of the kernel that
-        computes this operand, which must find everything else there: so for one it is what that kernel reads.
+        Of the node's own operands the last one. An elementwise node, or sums, will rather be part of the
+        kernel that computes this operand, which must find everything else there: so for one it is what that
+        kernel reads.
         """
         late = self._latest(node)
-        while late is not None and node.op.has(Trait.ELEMENTWISE):
+        while late is not None and (node.op.has(Trait.ELEMENTWISE) or node.op.has(Trait.SUMS)):
             node = self.graph.producer[late]
             earlier = self._latest(node)
             if earlier is None:

@@ -20,6 +20,7 @@ from cnnc.ops.conv import Conv2dInputGrad
 from cnnc.ops.dense import DenseInputGrad
 from cnnc.ops.strassen import StrassenConv2d
 from cnnc.ops.winograd import WinogradConv2d
+from cnnc.passes.bands import band_rows
 
 LARGEST_WINDOW = 9
 """Elements of a pooling window that is computed with a contraction: a whole window is a register tile, and
@@ -115,7 +116,7 @@ class _Growth:
 
     def _report(self, anchor: int, reader: int) -> str | None:
         op = self.graph.nodes[reader].op
-        if op.has(Trait.ELEMENTWISE):
+        if op.has(Trait.ELEMENTWISE) or op.has(Trait.SUMS):
             return self._refusal(anchor, reader, self.shape(anchor))
         return self._pool_refusal(anchor, reader) if op.has(Trait.POOLING) else None
 
@@ -159,8 +160,12 @@ class _Growth:
         return any(self.owner.get(user, user) == reader for v in values for user in self.graph.users[v])
 
     def _refusal(self, anchor: int, candidate: int, type: TensorType) -> str | None:
-        """Why the elementwise node `candidate` must stay out of the region; None if it may join."""
+        """Why `candidate`, an elementwise node or sums, must stay out of the region; None if it may join."""
         node = self.graph.nodes[candidate]
+        if node.op.has(Trait.SUMS):
+            return (
+                self._sums_refusal(anchor, node) or self._cycle(anchor, candidate) or self._owned(candidate)
+            )
         if not node.op.has(Trait.ELEMENTWISE):
             return "it is not elementwise"
         if node.result.type != type:
@@ -171,6 +176,17 @@ class _Growth:
             return "it has channel operands, and the kernel sees an image as one row"
         return self._cycle(anchor, candidate) or self._owned(candidate)
 
+    def _sums_refusal(self, anchor: int, sums: Node) -> str | None:
+        """Why the kernel of a region cannot add up sums of a gradient; None if it can."""
+        anchor_node, dy = self.graph.nodes[anchor], sums.operands[0]
+        if self.owner.get(self.graph.position.get(dy, -1)) != anchor:
+            return "its gradient is none of the region's"
+        if band_rows(anchor_node) is None or dy.type != anchor_node.result.type:
+            return "the region's kernel does not add up its results"
+        if not set(sums.results).isdisjoint(self.graph.results):
+            return "its parts are asked for"
+        return None
+
     def _pool_refusal(self, anchor: int, candidate: int) -> str | None:
         """Why the pool `candidate` must stay out of the region; None if it may join."""
         node, anchor_node = self.graph.nodes[candidate], self.graph.nodes[anchor]
@@ -180,6 +196,8 @@ class _Growth:
             return "only a contraction takes a pool"
         if self.shape(anchor) != anchor_node.result.type:
             return "the region has a pool already"
+        if any(self.graph.nodes[m].op.has(Trait.SUMS) for m in self.members[anchor]):
+            return "the region adds up what it computes"
         pooled = node.operands[0]
         if not _tiles(node.op, pooled.type) or pooled.type != anchor_node.result.type:
             return f"its windows do not tile {pooled.type}"

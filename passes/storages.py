@@ -167,7 +167,7 @@ class _Assignment:
 
     def _fits(self, result: Value, operand: Value) -> bool:
         """Whether the result may take the operand's memory. Where that is part of another value's, it
-        must not keep a storage alive of which it fills little."""
+        must not keep a storage alive of which it fills half or less."""
         if not self._alike(result, operand):
             return False
         storage, part = self.of[operand], self.parts.get(operand)
@@ -176,7 +176,7 @@ class _Assignment:
         is_narrow = result.type.shape[1] < part.whole.type.shape[1]
         if result in self.graph.results or (is_narrow and result not in self.settled.partition.movable):
             return False
-        return self._last_use(result) <= storage.last or 2 * result.type.nbytes >= storage.nbytes
+        return self._last_use(result) <= storage.last or 2 * result.type.nbytes > storage.nbytes
 
     def _alike(self, one: Value, other: Value) -> bool:
         layouts = self.settled.layouts

@@ -7,7 +7,7 @@ filter turned and its axes exchanged, a dense product a 1x1 convolution whose pi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from cnnc.backend.kernels.phases import Phase, forward_phase, gradient_phases
@@ -116,22 +116,25 @@ def tile_field(shape: Contraction, window: tuple[int, int] = (1, 1)) -> Field:
     return Field(rows, columns, window)
 
 
-def fold_rows(shape: Contraction, target: Target, vectors: int) -> Contraction:
+def fold_rows(shape: Contraction, target: Target, vectors: int, band: int = 0) -> Contraction:
     """Join rows of a pointwise contraction into longer ones, if register tiles fit those better.
 
-    The rows stay a divisor of what they were, so that they still spread over the threads.
+    The rows stay a divisor of what they were, so that they still spread over the threads, and with a `band`
+    of rows that of it.
     """
     height, width = shape.result
-    factors = [f for f in range(1, height + 1) if (height % f == 0 and width * f <= 256) or f == 1]
+    factors = [f for f in range(1, height + 1) if ((band or height) % f == 0 and width * f <= 256) or f == 1]
     best = min(factors, key=lambda f: (row_cycles(target, width * f, vectors) * (height // f), f))
     size = (height // best, width * best)
     return replace(shape, source=size, result=size)
 
 
-def as_images(site: Site, shape: Contraction, is_pixel_tensor: Callable[[int], bool]) -> Site:
+def as_images(
+    site: Site, shape: Contraction, is_pixel_tensor: Callable[[int], bool], summed: Collection[int] = ()
+) -> Site:
     """The site with its pixel tensors seen as [N,C,H,W] of the contraction's extents, in memory as they
-    were; `is_pixel_tensor` tells for an operand's number. Results are pixel tensors all. Raises
-    UnsupportedError if rows of a tensor with a pitch would be run together."""
+    were; `is_pixel_tensor` tells for an operand's number. Results are pixel tensors but for those `summed`.
+    Raises UnsupportedError if rows of a tensor with a pitch would be run together."""
 
     def image(tensor: Tensor) -> Tensor:
         channels = tensor.type.size // (shape.batch * shape.result[0] * shape.result[1])
@@ -140,4 +143,5 @@ def as_images(site: Site, shape: Contraction, is_pixel_tensor: Callable[[int], b
         return tensor.seen_as(seen, tensor.layout if keeps_layout else CHANNELS_LAST)
 
     operands = tuple(image(t) if is_pixel_tensor(i) else t for i, t in enumerate(site.operands))
-    return replace(site, operands=operands, results=tuple(map(image, site.results)))
+    results = tuple(t if i in summed else image(t) for i, t in enumerate(site.results))
+    return replace(site, operands=operands, results=results)

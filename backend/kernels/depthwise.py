@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile
-from cnnc.backend.kernel.ir import Affine, Kernel
+from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.columns import Run, joint_runs, meeting_columns, most_columns, side_by_side
 from cnnc.backend.kernels.contraction import Contraction
 from cnnc.backend.kernels.loops import vectors
 from cnnc.backend.kernels.phases import Phase
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.rows import SourceRows, each_filter_row, each_part
-from cnnc.backend.kernels.site import Site, declare
+from cnnc.backend.kernels.site import Site
 from cnnc.backend.kernels.tiles import usable_registers
 from cnnc.errors import UnsupportedError
 
@@ -51,10 +51,11 @@ def depthwise(site: Site, shape: Contraction) -> Kernel:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tile stands: image, first row and column as the phases count them, and first channel, with as
-    many of its vector's lanes as are valid."""
+    """Where a tile stands: image, band, first row and column as the phases count them, and first channel,
+    with as many of its vector's lanes as are valid."""
 
     image: Affine
+    band: Affine
     row: Affine
     column: Affine
     channel: Affine
@@ -67,7 +68,7 @@ class _Depthwise:
     def __init__(self, site: Site, shape: Contraction) -> None:
         self.site, self.shape, self.region = site, shape, Region(site)
         self.k = KernelBuilder(self.region.body.name if len(self.region.body.nodes) > 1 else site.op.name)
-        self.arguments = declare(self.k, site)
+        self.arguments = self.region.declare(self.k)
         self.channels, self.lanes = shape.groups, site.lanes(shape.groups)
         self.rows, self.phases = self.region.window[0], (shape.phases(0), shape.phases(1))
         self.heights = -(-self.phases[0][0].count // self.rows)
@@ -83,9 +84,16 @@ class _Depthwise:
 
     @cached_property
     def part(self) -> int:
-        """Rows of tiles of an iteration."""
+        """Rows of tiles of an iteration: whole bands."""
         wanted = -(-ITERATIONS // (self.shape.batch * -(-self.channels // self.strip)))
-        return max(-(-self.heights // wanted), min(self.heights, LEAST_ROWS))
+        rows = max(-(-self.heights // wanted), min(self.heights, LEAST_ROWS))
+        return -(-rows // self.band) * self.band
+
+    @cached_property
+    def band(self) -> int:
+        """Rows of tiles of a band, which an iteration has whole; without bands each is one."""
+        bands = self.region.bands
+        return -(-bands.part // (self.shape.result[1] * len(self.phases[0]))) if bands else 1
 
     def build(self) -> Kernel:
         k, strips = self.k, -(-self.channels // self.strip)
@@ -96,43 +104,48 @@ class _Depthwise:
         ):
 
             def rows(number: Affine, channels: int) -> None:
-                start = part * self.part
-                with k.loop("row", start, (start + self.part, self.heights)) as row:
-                    self._row(image, row, number * self.strip, channels)
+                self._rows(image, part, number * self.strip, channels)
 
             each_part(k, strip, strips, self.channels, self.strip, rows)
         return k.build()
 
-    def _row(self, image: Affine, row: Affine, channel: Affine, channels: int) -> None:
-        """The tiles of all phases in one row of tiles of a strip."""
+    def _rows(self, image: Affine, part: Affine, channel: Affine, channels: int) -> None:
+        """The rows of tiles of a part of a strip."""
+        k, start = self.k, part * self.part
+        if not self.region.bands:
+            with k.loop("row", start, (start + self.part, self.heights)) as row:
+                self._row(_Place(image, row, row, affine(0), channel, channels))
+            return
+        each = self.part // self.band
+        first = part * each
+        with k.loop("band", first, (first + each, self.region.bands.parts)) as band:
+            Epilogue(k, self.region, self.arguments, band).begin(image, channel, channels, self.lanes)
+            start = band * self.band
+            with k.loop("row", start, (start + self.band, self.heights)) as row:
+                self._row(_Place(image, band, row, affine(0), channel, channels))
+
+    def _row(self, start: _Place) -> None:
+        """The tiles of all phases in one row of tiles of a strip, `start.count` being its channels."""
         for phase in self.phases[0]:
 
             def tiles(number: Affine, rows: int, phase: Phase = phase) -> None:
                 for together in side_by_side(self.phases[1]):
-                    self._tiles(image, number * self.rows, rows, (phase, together), channel, channels)
+                    self._tiles(replace(start, row=number * self.rows), rows, (phase, together))
 
-            each_part(self.k, row, self.heights, phase.count, self.rows, tiles)
+            each_part(self.k, start.row, self.heights, phase.count, self.rows, tiles)
 
-    def _tiles(
-        self,
-        image: Affine,
-        row: Affine,
-        rows: int,
-        phases: tuple[Phase, Phases],
-        channel: Affine,
-        channels: int,
-    ) -> None:
+    def _tiles(self, start: _Place, rows: int, phases: tuple[Phase, Phases]) -> None:
         vertical, together = phases
         for runs in joint_runs(together, self.shape.source[1], *self._columns(together)):
             with self.k.once_or_loop("tile", runs[0].count) as tile:
                 column = tile * runs[0].pixels + runs[0].first
 
-                def vector(start: Affine, count: int, runs: Runs = runs, column: Affine = column) -> None:
-                    place = _Place(image, row, column, channel + start, count)
+                def vector(first: Affine, count: int, runs: Runs = runs, column: Affine = column) -> None:
+                    place = replace(start, column=column, channel=start.channel + first, count=count)
                     for phase, run in zip(together, runs, strict=True):
                         self._tile(place, (vertical, phase), rows, run)
 
-                vectors(self.k, channels, self.lanes, vector, unroll=1)
+                vectors(self.k, start.count, self.lanes, vector, unroll=1)
 
     def _columns(self, together: Phases) -> tuple[int, int]:
         """Most columns of a tile, beside the weights of a row and a source vector, and their multiple."""
@@ -153,7 +166,7 @@ class _Depthwise:
             each_filter_row(self.k, phases[0], self.shape.source[0], place.row, numbers, taps)
         points = self._points(place, phases, rows, run)
         values = dict(zip(points, (acc[i, j] for i in numbers for j in range(run.pixels)), strict=True))
-        Epilogue(self.k, self.region, self.arguments).finish(values, place.count)
+        Epilogue(self.k, self.region, self.arguments, place.band).finish(values, place.count)
 
     def _points(self, place: _Place, phases: tuple[Phase, Phase], rows: int, run: Run) -> list[Point]:
         """The results of a tile, row by row."""

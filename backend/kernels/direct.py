@@ -8,8 +8,8 @@ computed phase by phase (phases.py), each of them a dense contraction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -32,8 +32,8 @@ from cnnc.backend.kernels.phases import Phase
 from cnnc.backend.kernels.read_ahead import STRAIGHT_CHANNELS, ReadAhead
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.rows import SourceRows, each_filter_row, each_part
-from cnnc.backend.kernels.site import Arguments, Site, Tensor, channel_tiles, declare
-from cnnc.backend.kernels.tiles import pixels_for, shape_for, usable_registers
+from cnnc.backend.kernels.site import Arguments, Site, Tensor, channel_tiles
+from cnnc.backend.kernels.tiles import Field, pixels_for, shape_for, usable_registers
 from cnnc.backend.kernels.weights import Weights
 from cnnc.ir.layout import CHANNELS_LAST, Layout
 from cnnc.ir.types import TensorType
@@ -88,12 +88,21 @@ def direct(site: Site, shape: Contraction) -> Kernel:
     weight_number = region.operand(1)
     if shape.is_pointwise and region.window == (1, 1):
         lanes = site.lanes(shape.maps)
-        shape = fold_rows(shape, site.target, max(1, site.operands[weight_number].layout.block // lanes))
+        vectors = max(1, site.operands[weight_number].layout.block // lanes)
+        shape = fold_rows(shape, site.target, vectors, _band(region, shape))
         rank = region.result.type.rank
         site = as_images(
-            site, shape, lambda i: i != weight_number and (i == region.operand(0) or _rank(site, i) == rank)
+            site,
+            shape,
+            lambda i: i != weight_number and (i == region.operand(0) or _rank(site, i) == rank),
+            region.summed,
         )
     return _Direct(site, shape).build()
+
+
+def _band(region: Region, shape: Contraction) -> int:
+    """Rows of a band, if sums are cut into bands."""
+    return shape.result[0] // region.bands.parts if region.bands else 0
 
 
 def _rank(site: Site, number: int) -> int:
@@ -110,10 +119,11 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tile stands: image, group, and as the phases count them, first row and first column."""
+    """Where a tile stands: image, group, band, and as the phases count them, first row and first column."""
 
     image: Affine
     group: Affine
+    band: Affine
     row: Affine
     column: Affine
 
@@ -139,7 +149,7 @@ class _Direct:
     def __init__(self, site: Site, shape: Contraction) -> None:
         self.site, self.shape, self.region = site, shape, Region(site)
         self.k = KernelBuilder(self.region.body.name if len(self.region.body.nodes) > 1 else site.op.name)
-        self.arguments: Arguments = declare(self.k, site)
+        self.arguments: Arguments = self.region.declare(self.k)
         self.source = self.arguments.operands[self.region.operand(0)]
         self.source_tensor = self.region.anchor_tensor(0)
         layout = self.region.anchor_tensor(1).layout
@@ -147,7 +157,9 @@ class _Direct:
         self.lanes, self.block = self._blocking(layout.block)
         self.weights = Weights(handle, layout, shape, self.lanes)
         vectors = len(channel_tiles(min(self.block, shape.maps), self.lanes))
-        self.tile_rows = shape_for(site.target, tile_field(shape, self.region.window), vectors).rows
+        self.bands = self.region.bands.parts if self.region.bands else 0
+        field = Field.row(shape.result[1]) if self.bands > 1 else tile_field(shape, self.region.window)
+        self.tile_rows = shape_for(site.target, field, vectors).rows
         is_narrow = 1 < self.lanes <= site.target.lanes // 2 and vectors == 1
         self.joined = 2 if is_narrow and self.tile_rows % 2 == 0 else 1
         self.phases = shape.phases(0), shape.phases(1)
@@ -171,23 +183,47 @@ class _Direct:
                 return nest.enter_context(self.k.loop(name, 0, extent, parallel=True, images=marked))
 
             outer = parallel("block", blocks) if self._weights_outer() and not self.ahead.fetched else None
-            image, part, group = (
+            image, band, group = (
                 parallel("n", self.shape.batch, 0 if self._rows_are_images() else self.site.each_image),
-                parallel("row", self.parts, self._row_images()),
+                parallel("row", self.bands or self.parts, self._row_images()),
                 parallel("group", self.shape.groups) if self.shape.groups > 1 else affine(0),
             )
             if self.ahead.fetched:
+                self._epilogue(band).begin(image, affine(0), self.shape.maps, self.lanes)
+                part = nest.enter_context(self._parts(band))
                 self._fetch(image, part)
                 number = nest.enter_context(self.k.once_or_loop("block", blocks))
             else:
                 number = outer if outer is not None else parallel("block", blocks)
+                if self.bands:
+                    begin = partial(self._begin, image, band)
+                    each_part(self.k, number, blocks, self.shape.maps, self.block, begin)
+                part = nest.enter_context(self._parts(band))
 
             def block(number: Affine, maps: int) -> None:
                 vectors = tuple(enumerate(c for _, c in channel_tiles(maps, self.lanes)))
-                self._phases(image, group, part, _Block(number, vectors))
+                start = _Place(image, group, band, affine(0), affine(0))
+                self._phases(start, part, _Block(number, vectors))
 
             each_part(self.k, number, blocks, self.shape.maps, self.block, block)
         return self.k.build()
+
+    @contextmanager
+    def _parts(self, band: Affine) -> Iterator[Affine]:
+        """The parts of a band: without bands, each is one."""
+        if not self.bands:
+            yield band
+            return
+        each = self.parts // self.bands
+        with self.k.once_or_loop("part", each) as part:
+            yield band * each + part
+
+    def _begin(self, image: Affine, band: Affine, number: Affine, maps: int) -> None:
+        """Set the sums of a band to zero, for a block of maps."""
+        self._epilogue(band).begin(image, number * self.block, maps, self.lanes)
+
+    def _epilogue(self, band: Affine) -> Epilogue:
+        return Epilogue(self.k, self.region, self.arguments, band)
 
     def _fetch(self, image: Affine, part: Affine) -> None:
         """Fetch the operands of the epilogue for the rows of a part."""
@@ -210,7 +246,7 @@ class _Direct:
         source = self.shape.channels * self.shape.source[0] * self.shape.source[1]
         return self.shape.groups == 1 and weights > self.shape.batch * source
 
-    def _phases(self, image: Affine, group: Affine, part: Affine, block: _Block) -> None:
+    def _phases(self, start: _Place, part: Affine, block: _Block) -> None:
         """The rows of all phases in one part of the result, and in each the tiles of all phases."""
         for row_phase in self.phases[0]:
 
@@ -219,7 +255,7 @@ class _Direct:
                     for runs in self._runs(together, count, len(block.vectors)):
                         with self.k.once_or_loop("tile", runs[0].count) as tile:
                             column = tile * runs[0].pixels + runs[0].first
-                            place = _Place(image, group, number * self.tile_rows, column)
+                            place = replace(start, row=number * self.tile_rows, column=column)
                             for column_phase, run in zip(together, runs, strict=True):
                                 self._tile(place, block, (row_phase, column_phase), count, run)
 
@@ -237,7 +273,7 @@ class _Direct:
         shape = (rows // joined, run.pixels, len(block.vectors))
         acc = self.k.register("acc", self.lanes * joined, shape)
         tile, numbers = _Tile(acc, place, block, phases, rows, run, joined), tuple(range(rows))
-        epilogue = Epilogue(self.k, self.region, self.arguments)
+        epilogue = self._epilogue(place.band)
         if self.ahead.is_asked_at_once:
             for vector in self._line_starts(block):
                 epilogue.prefetch(self._points(tile, vector))
@@ -321,7 +357,7 @@ class _Direct:
 
     def _ask(self, tile: _Tile, line: Affine, pixels: int) -> None:
         """Ask for what the epilogue reads at the `pixels` pixels of each row that are the turn of a line."""
-        epilogue = Epilogue(self.k, self.region, self.arguments)
+        epilogue = self._epilogue(tile.place.band)
         vectors = self._line_starts(tile.block)
         epilogue.prefetch(
             self._point(tile, vector, row, line * pixels + pixel)

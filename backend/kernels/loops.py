@@ -178,10 +178,13 @@ class Accumulators:
 
     def total(self) -> Vec:
         """The sum of the registers, by halves."""
-        parts = [self._tile[way,] for way in range(self._ways)]
-        while len(parts) > 1:
-            half = (len(parts) + 1) // 2
-            parts = [a + b for a, b in zip(parts, parts[half:], strict=False)] + parts[
-                len(parts) - half : half
-            ]
-        return parts[0]
+        return halved([self._tile[way,] for way in range(self._ways)])
+
+
+def halved(parts: Sequence[Vec]) -> Vec:
+    """The sum of vectors, by halves."""
+    while len(parts) > 1:
+        half = (len(parts) + 1) // 2
+        sums = [a + b for a, b in zip(parts, parts[half:], strict=False)]
+        parts = [*sums, *parts[len(parts) - half : half]]
+    return parts[0]

@@ -69,7 +69,7 @@ def _sum_rows(site: Site, value: Callable[[KernelBuilder, Row, Vec], Vec], share
 def softmax_cross_entropy_grad(site: Site) -> Kernel:
     """dlogits = dloss / N * (softmax(x) - one at the label)."""
     k = KernelBuilder(site.op.name)
-    arguments = declare(k, site, read_back=True)
+    arguments = declare(k, site, read_back=(0,))
     dloss, logits, labels = arguments.operands
     count, classes = site.results[0].shape
     lanes = site.lanes(classes)

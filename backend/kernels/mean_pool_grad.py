@@ -9,12 +9,15 @@ from collections.abc import Callable
 from functools import reduce
 
 from cnnc.backend.kernel.builder import Vec
-from cnnc.backend.kernel.ir import Kernel
+from cnnc.backend.kernel.ir import Affine, Kernel
 from cnnc.backend.kernels.loops import nest
 from cnnc.backend.kernels.pool_cells import Channels, PoolGrad, Run, each_place, finish_run, windows_rows
 from cnnc.backend.kernels.shares import Shares
 from cnnc.backend.kernels.site import Site
 from cnnc.ops.pool import MeanPool2dGrad
+
+MOST_TOGETHER = 4
+"""Columns of a window that are written together."""
 
 
 def mean_pool2d_grad(site: Site) -> Kernel:
@@ -29,21 +32,31 @@ def mean_pool2d_grad(site: Site) -> Kernel:
 
 
 def _mean_of_tiles(grad: PoolGrad, shares: Shares) -> Kernel:
-    """Every place copies a share of its window's gradient."""
+    """Every place copies a share of its window's gradient. A band is a row of windows."""
     k, windows = grad.k, grad.windows
+    high, wide = windows.kernel
     share = shares.one
     assert share is not None, "windows without padding are of one size"
-    with (
-        nest(k, (grad.images, windows.result[0], windows.kernel[0]), True, grad.marked) as (image, oy, r),
-        k.loop("ox", 0, windows.result[1]) as ox,
-        k.loop("s", 0, windows.kernel[1]) as s,
-    ):
-        line, column = windows.row(oy, r), windows.column(ox, s)
+    together = next(n for n in range(MOST_TOGETHER, 0, -1) if wide % n == 0)
 
-        def place(at: Channels) -> None:
-            grad.finish(at, line, [(column, grad.pixels(0, at).load(oy, ox) * share)])
+    def line(image: Affine, oy: Affine, r: Affine) -> None:
+        with k.loop("ox", 0, windows.result[1]) as ox, k.once_or_loop("s", wide // together) as s:
 
-        grad.vectors(image, place)
+            def places(at: Channels) -> None:
+                value = grad.pixels(0, at).load(oy, ox) * share
+                columns = (windows.column(ox, s * together + i) for i in range(together))
+                grad.finish(at, windows.row(oy, r), [(column, value) for column in columns], oy)
+
+            grad.vectors(image, places)
+
+    if grad.region.bands:
+        with nest(k, (grad.images, windows.result[0]), True) as (image, oy):
+            grad.begin(image, oy)
+            with k.loop("r", 0, high) as r:
+                line(image, oy, r)
+        return k.build()
+    with nest(k, (grad.images, windows.result[0], high), True, grad.marked) as (image, oy, r):
+        line(image, oy, r)
     return k.build()
 
 

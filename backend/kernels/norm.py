@@ -13,7 +13,7 @@ from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.loops import Accumulators, Tiles, nest, vectors
 from cnnc.backend.kernels.site import Site, Tensor, channel_tiles, declare
-from cnnc.ops.batch_sums import BatchMoments, BatchNormSums, MergeMoments, row_count
+from cnnc.ops.batch_sums import BatchMoments, BatchNormSums, Cut, MergeMoments, row_count
 from cnnc.ops.norm import ScaleMaps
 
 MOST_VECTORS = 8
@@ -33,19 +33,29 @@ Factors = Callable[[Affine, int], tuple[Vec, Vec]]
 """Of a row and the number of a vector in it: what is summed, and what that is multiplied by for the other
 sum."""
 
-Begin = Callable[[Affine, Affine, Affine, int], None]
-"""Of a part, its first row, and the start and length of a vector of channels."""
 
-Block = Callable[[Affine, Affine, Affine, int], None]
-"""Of a part, its first row, and the first row and the height of a block."""
+@dataclass(frozen=True)
+class _Part:
+    """A part's place among the results, and its first row."""
+
+    place: tuple[Affine, Affine]
+    first: Affine
+
+
+Begin = Callable[[_Part, Affine, int], None]
+"""Of a part, and the start and length of a vector of channels."""
+
+Block = Callable[[_Part, Affine, int], None]
+"""Of a part, and the first row and the height of a block."""
 
 
 def batch_moments(site: Site) -> Kernel:
     """Means and sums of squares of each part."""
     assert isinstance(site.op, BatchMoments)
     k = KernelBuilder(site.op.name)
-    rows = _Rows.of(k, site.operands[0], site, site.op.rows)
-    arguments = declare(k, site, rows.view, read_back=True)
+    x = site.operands[0]
+    rows = _Rows.of(k, site, Cut(1, row_count(x.type), site.op.rows))
+    arguments = declare(k, site, rows.view, read_back=(0, 1))
     moments = _Moments(k, rows, *arguments.operands, *arguments.results)
     rows.visit(moments.begin, moments.block)
     return k.build()
@@ -55,8 +65,8 @@ def batch_norm_sums(site: Site) -> Kernel:
     """Sums of dy and of dy * (x - mean) of each part."""
     assert isinstance(site.op, BatchNormSums)
     k = KernelBuilder(site.op.name)
-    rows = _Rows.of(k, site.operands[0], site, site.op.rows)
-    arguments = declare(k, site, rows.view, read_back=True)
+    rows = _Rows.of(k, site, site.op.cut(site.operands[0].type))
+    arguments = declare(k, site, rows.view, read_back=(0, 1))
     sums = _Sums(k, rows, *arguments.operands, *arguments.results)
     rows.visit(sums.begin, sums.block)
     return k.build()
@@ -76,22 +86,22 @@ class _Moments:
     mean: BufferHandle
     squares: BufferHandle
 
-    def begin(self, part: Affine, first: Affine, start: Affine, count: int) -> None:
+    def begin(self, part: _Part, start: Affine, count: int) -> None:
         lanes, few = self.rows.lanes, self.rows.least
         total = self.k.register("total", lanes, (1,))
         with self.k.loop("i", 0, few) as i:
-            total[0,] = total[0,] + self.x.load((first + i, start), lanes, count)
-        self.mean.store((part, start), total[0,] * (1.0 / few), count)
-        self.squares.store((part, start), self.k.constant(0.0, lanes), count)
+            total[0,] = total[0,] + self.x.load((part.first + i, start), lanes, count)
+        self.mean.store((*part.place, start), total[0,] * (1.0 / few), count)
+        self.squares.store((*part.place, start), self.k.constant(0.0, lanes), count)
 
-    def block(self, part: Affine, first: Affine, row: Affine, height: int) -> None:
-        known = self.k.broadcast(self.k.index(row - first + height, 1), self.rows.lanes)
+    def block(self, part: _Part, row: Affine, height: int) -> None:
+        known = self.k.broadcast(self.k.index(row - part.first + height, 1), self.rows.lanes)
         share = self.k.compute("div", 1.0, known)
         self.rows.groups(lambda start, tiles: self._group(part, row, height, share, start, tiles))
 
-    def _group(self, part: Affine, row: Affine, height: int, share: Vec, start: Affine, tiles: Tiles) -> None:
+    def _group(self, part: _Part, row: Affine, height: int, share: Vec, start: Affine, tiles: Tiles) -> None:
         lanes = self.rows.lanes
-        means = [self.mean.load((part, start + s), lanes, count) for s, count in tiles]
+        means = [self.mean.load((*part.place, start + s), lanes, count) for s, count in tiles]
 
         def differences(at: Affine, number: int) -> tuple[Vec, Vec]:
             s, count = tiles[number]
@@ -100,7 +110,7 @@ class _Moments:
 
         sums = self.rows.add_up(row, height, len(tiles), differences)
         for (s, count), old, (total, product) in zip(tiles, means, sums, strict=True):
-            place, step = (part, start + s), total * share
+            place, step = (*part.place, start + s), total * share
             self.mean.store(place, old + step, count)
             before = self.squares.load(place, lanes, count)
             self.squares.store(place, before + (product - total * step), count)
@@ -118,14 +128,14 @@ class _Sums:
     first: BufferHandle
     second: BufferHandle
 
-    def begin(self, part: Affine, first: Affine, start: Affine, count: int) -> None:
+    def begin(self, part: _Part, start: Affine, count: int) -> None:
         for result in (self.first, self.second):
-            result.store((part, start), self.k.constant(0.0, self.rows.lanes), count)
+            result.store((*part.place, start), self.k.constant(0.0, self.rows.lanes), count)
 
-    def block(self, part: Affine, first: Affine, row: Affine, height: int) -> None:
+    def block(self, part: _Part, row: Affine, height: int) -> None:
         self.rows.groups(lambda start, tiles: self._group(part, row, height, start, tiles))
 
-    def _group(self, part: Affine, row: Affine, height: int, start: Affine, tiles: Tiles) -> None:
+    def _group(self, part: _Part, row: Affine, height: int, start: Affine, tiles: Tiles) -> None:
         lanes = self.rows.lanes
         means = [self.mean.load((start + s,), lanes, count) for s, count in tiles]
 
@@ -136,60 +146,73 @@ class _Sums:
 
         sums = self.rows.add_up(row, height, len(tiles), factors)
         for (s, count), pair in zip(tiles, sums, strict=True):
-            place = (part, start + s)
+            place = (*part.place, start + s)
             for result, value in zip((self.first, self.second), pair, strict=True):
                 result.store(place, result.load(place, lanes, count) + value, count)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """A tensor seen as [count, channels], cut into parts of `part` rows and blocks of `block`."""
+    """A tensor seen as [count, channels]: rows, cut into parts as `cut` says, and those into blocks of
+    `block`."""
 
     k: KernelBuilder
-    count: int
+    site: Site
+    cut: Cut
     channels: int
-    part: int
     block: int
-    lanes: int
 
     @classmethod
-    def of(cls, k: KernelBuilder, x: Tensor, site: Site, part: int) -> _Rows:
+    def of(cls, k: KernelBuilder, site: Site, cut: Cut) -> _Rows:
         """A block of x takes half of the second-level cache at most."""
-        channels, block = x.shape[1], LEAST_RUN
+        x, block = site.operands[0], LEAST_RUN
+        channels = x.shape[1]
         while block < RUN and 2 * block * channels * x.type.numpy.itemsize <= site.target.l2_bytes // 2:
             block *= 2
-        while part % block:
+        while cut.part % block:
             block //= 2
-        return cls(k, row_count(x.type), channels, part, block, site.lanes(channels))
+        return cls(k, site, cut, channels, block)
+
+    @property
+    def lanes(self) -> int:
+        return self.site.lanes(self.channels)
 
     @property
     def least(self) -> int:
         """Rows that every part has, the last as well, and no more than a few."""
-        return min(LEAST_RUN, self.count, (self.count - 1) % self.part + 1)
+        return min(LEAST_RUN, self.cut.rows, (self.cut.rows - 1) % self.cut.part + 1)
 
     def view(self, tensor: Tensor) -> tuple[int, ...]:
-        """The tensor's memory as rows of channels; what is a row or several already stays."""
-        return (self.count, self.channels) if tensor.type.rank == 4 else tensor.physical
+        """The tensor's memory as rows of channels; of a result as rows for each part of each stretch."""
+        if any(tensor is result for result in self.site.results):
+            return self.cut.images, self.cut.parts, self.channels
+        return (self.cut.images * self.cut.rows, self.channels) if tensor.type.rank == 4 else tensor.physical
 
     def visit(self, begin: Begin, block: Block) -> None:
         """In parallel for each part: `begin` for every vector of its channels, then `block` for every block
         of its rows, in order."""
-        with self.k.loop("part", 0, -(-self.count // self.part), parallel=True) as part:
-            first = part * self.part
-            vectors(self.k, self.channels, self.lanes, lambda start, count: begin(part, first, start, count))
-            self.blocks(first, lambda row, height: block(part, first, row, height))
+        k = self.k
+        with (
+            k.once_or_loop("stretch", self.cut.images, parallel=True) as stretch,
+            k.loop("part", 0, self.cut.parts, parallel=True) as number,
+        ):
+            start = stretch * self.cut.rows
+            part = _Part((stretch, number), start + number * self.cut.part)
+            vectors(k, self.channels, self.lanes, lambda first, count: begin(part, first, count))
+            self.blocks(start, part.first, lambda row, height: block(part, row, height))
 
-    def blocks(self, first: Affine, body: Callable[[Affine, int], None]) -> None:
-        """`body(row, height)` for the blocks of the part that begins with `first`; the last block of all
-        may be lower."""
-        whole = self.count - self.count % self.block
+    def blocks(self, start: Affine, first: Affine, body: Callable[[Affine, int], None]) -> None:
+        """`body(row, height)` for the blocks of the part that begins with row `first` of the stretch that
+        begins with `start`, whose last block may be lower."""
+        whole = self.cut.rows - self.cut.rows % self.block
         if whole:
-            stops = first + (self.part - self.block + 1), whole - self.block + 1
+            stops = first + (self.cut.part - self.block + 1), start + (whole - self.block + 1)
             with self.k.loop("row", first, stops, self.block) as row:
                 body(row, self.block)
-        if whole < self.count:
-            with self.k.loop("last", (first, whole), (first + self.part, whole + 1)) as row:
-                body(row, self.count - whole)
+        if whole < self.cut.rows:
+            stops = first + self.cut.part, start + (whole + 1)
+            with self.k.loop("last", (first, start + whole), stops) as row:
+                body(row, self.cut.rows - whole)
 
     def groups(self, body: Callable[[Affine, Tiles], None]) -> None:
         """`body(start, tiles)` for groups of vectors that cover the channels."""

@@ -14,7 +14,7 @@ from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, affine
 from cnnc.backend.kernels.loops import vectors
 from cnnc.backend.kernels.region import Epilogue, Region, point
-from cnnc.backend.kernels.site import Arguments, Site, Tensor, declare
+from cnnc.backend.kernels.site import Arguments, Site, Tensor
 from cnnc.backend.kernels.windows import Pixels, Windows, each_step
 from cnnc.ops.pool import MaxPool2dGrad, MeanPool2dGrad
 
@@ -45,7 +45,7 @@ class PoolGrad:
         assert isinstance(op, MaxPool2dGrad | MeanPool2dGrad)
         k = KernelBuilder(op.name)
         windows = Windows.of(op, region.result.type, region.anchor_tensor(0).type)
-        return cls(k, region, declare(k, site), windows)
+        return cls(k, region, region.declare(k), windows)
 
     @property
     def images(self) -> int:
@@ -56,10 +56,17 @@ class PoolGrad:
         handle = self.arguments.operands[self.region.operand(operand)]
         return Pixels(handle, self.region.anchor_tensor(operand), at.image, at.channel, at.lanes, at.count)
 
-    def finish(self, at: Channels, y: Affine, values: Sequence[tuple[Affine, Vec]]) -> None:
+    def begin(self, image: Affine, band: Affine) -> None:
+        """Set the sums of a band to zero."""
+        epilogue = Epilogue(self.k, self.region, self.arguments, band)
+        self.vectors(image, lambda at: epilogue.begin(image, at.channel, at.count, at.lanes))
+
+    def finish(
+        self, at: Channels, y: Affine, values: Sequence[tuple[Affine, Vec]], band: Affine | None = None
+    ) -> None:
         """Finish the vectors of some columns of row `y`."""
         points = {point(at.image, at.channel, y, x): value for x, value in values}
-        Epilogue(self.k, self.region, self.arguments).finish(points, at.count)
+        Epilogue(self.k, self.region, self.arguments, band).finish(points, at.count)
 
     def ahead(self, at: Channels, places: Sequence[tuple[Affine, Affine]]) -> None:
         """Ask for what `finish` will read and write at some places (y, x), of maps that no cache holds."""

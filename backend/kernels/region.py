@@ -3,22 +3,28 @@
 A kernel function computes vectors of the anchor's result, each at a `Point`, and hands them to
 `Epilogue.finish`, which runs the fused ops on them and stores every result of the site. A plain op
 is a region without an epilogue, so kernel functions need not ask.
+
+Sums of batch norms' gradients in an epilogue are added up in memory, for each channel and band of an
+image: rows that one iteration of the kernel's parallel nest computes, all of its rows or a part.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 
 from cnnc.backend.kernel.builder import KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, affine
 from cnnc.backend.kernels.expressions import emit_expression
-from cnnc.backend.kernels.site import Arguments, Site, Tensor
+from cnnc.backend.kernels.loops import halved
+from cnnc.backend.kernels.site import Arguments, Site, Tensor, channel_tiles, declare
 from cnnc.errors import UnsupportedError
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ir.op import Op
+from cnnc.ops.batch_sums import BatchNormSums, Cut
 from cnnc.ops.elementwise import LETTERS, Elementwise
 from cnnc.ops.fused import Fused
 from cnnc.ops.pool import MaxPool2d, MeanPool2d
@@ -27,6 +33,9 @@ Point = tuple[Affine, ...]
 """Logical coordinates of a vector's first element, one per axis; its lanes run along axis 1."""
 
 Pool = MaxPool2d | MeanPool2d
+
+WAYS = 4
+"""Sums that take turns: each addition waits for the last to the same."""
 
 Points = tuple[Point, ...]
 """What a vector holds: the elements from one point on, or those from two, half of its lanes each."""
@@ -69,11 +78,42 @@ class Region:
         return self.body.nodes[0].results[0]
 
     @cached_property
+    def bands(self) -> Cut | None:
+        """How sums in the epilogue, all alike, are cut; None if there are none."""
+        sums = (node for node in self.epilogue if isinstance(node.op, BatchNormSums))
+        node = next(sums, None)
+        if node is None or not isinstance(node.op, BatchNormSums):
+            return None
+        return node.op.cut(self.result.type)
+
+    @cached_property
+    def summed(self) -> tuple[int, ...]:
+        """The site's numbers of the results that are such sums."""
+        sums = {v for node in self.epilogue if isinstance(node.op, BatchNormSums) for v in node.results}
+        return tuple(i for i, value in enumerate(self.body.outputs) if value in sums)
+
+    def declare(
+        self, k: KernelBuilder, view: Callable[[Tensor], Sequence[int]] = attrgetter("physical")
+    ) -> Arguments:
+        """The buffers of the site's kernel, `view` being how it sees tensors; sums are seen as images by
+        bands by channels."""
+        sums, bands = [self.site.results[i] for i in self.summed], self.bands
+
+        def seen(tensor: Tensor) -> Sequence[int]:
+            if bands is not None and any(tensor is each for each in sums):
+                return bands.images, bands.parts, tensor.shape[1]
+            return view(tensor)
+
+        return declare(k, self.site, seen, read_back=self.summed)
+
+    @cached_property
     def large_maps(self) -> tuple[int, ...]:
-        """The site's numbers of the operands that the epilogue loads in full and no cache holds."""
+        """The site's numbers of the operands that the epilogue loads in full and no cache holds: the large
+        ones, and what sums compare with, of which the last was seen in the forward part."""
         read = {operand for node in self.epilogue for operand in node.operands}
-        result, limit = self.result.type, self.site.target.l2_bytes
-        full = [(i, v) for i, v in enumerate(self.body.inputs) if v.type == result and result.nbytes > limit]
+        if self.result.type.nbytes <= self.site.target.l2_bytes:
+            read = {node.operands[1] for node in self.epilogue if isinstance(node.op, BatchNormSums)}
+        full = ((i, v) for i, v in enumerate(self.body.inputs) if v.type == self.result.type)
         return tuple(i for i, value in full if value in read)
 
     def operand(self, position: int) -> int:
@@ -91,6 +131,18 @@ class Epilogue:
     k: KernelBuilder
     region: Region
     arguments: Arguments
+    band: Affine | None = None
+
+    def begin(self, image: Affine, channel: Affine, maps: int, lanes: int) -> None:
+        """Set to zero the sums of the band in an image, if there are any, for `maps` channels from one on."""
+        for number, (start, count) in itertools.product(self.region.summed, channel_tiles(maps, lanes)):
+            place = image, self._band, channel + start
+            self.arguments.results[number].store(place, self.k.constant(0.0, lanes), count)
+
+    @property
+    def _band(self) -> Affine:
+        assert self.band is not None, "a kernel that adds up must say where"
+        return self.band
 
     def prefetch(self, points: Iterable[Point]) -> None:
         """Ask for what `finish` will load at `points` from maps that no cache holds."""
@@ -113,9 +165,13 @@ class Epilogue:
         for node in self.region.epilogue:
             if isinstance(node.op, Elementwise):
                 known[node.result] = self._elementwise(node, known, loaded, count)
+            elif isinstance(node.op, BatchNormSums):
+                self._add_up(node, known, loaded, count)
             else:
                 known[node.result] = self._pool(node, known[node.operands[0]])
         for number, value in enumerate(body.outputs):
+            if number in self.region.summed:
+                continue
             tensor, handle = self.region.site.results[number], self.arguments.results[number]
             for points, vector in known[value].items():
                 for point, part in zip(points, self._parts(points, vector), strict=True):
@@ -138,6 +194,31 @@ class Epilogue:
             }
             results[points] = emit_expression(self.k, node.op.expr, operands, sample.lanes)
         return results
+
+    def _add_up(
+        self,
+        node: Node,
+        known: Mapping[Value, Mapping[Points, Vec]],
+        loaded: dict[tuple[Value, Point], Vec],
+        count: int,
+    ) -> None:
+        """Add what is known of a gradient to the sums of its band."""
+        dy, x, mean = node.operands
+        terms: list[tuple[Vec, Vec]] = []
+        for points, vector in known[dy].items():
+            from_mean, middle = (
+                known[o][points] if o in known else self._operand(o, points, vector, count, loaded)
+                for o in (x, mean)
+            )
+            terms.append((vector, from_mean - middle))
+        places = next(iter(known[dy]))
+        for value, total in zip(node.results, _totals(self.k, terms), strict=True):
+            handle = self.arguments.results[self.region.body.outputs.index(value)]
+            place = places[0][0], self._band, places[0][1]
+            *_, part = parts = self._parts(places, total)
+            if len(parts) > 1:
+                part = parts[0] + part
+            handle.store(place, handle.load(place, part.lanes, count) + part, count)
 
     def _operand(
         self,
@@ -192,6 +273,16 @@ class Epilogue:
     def _parts(self, points: Points, vector: Vec) -> tuple[Vec, ...]:
         """The vectors of the points of a vector."""
         return (vector,) if len(points) == 1 else self.k.halves(vector)
+
+
+def _totals(k: KernelBuilder, terms: Sequence[tuple[Vec, Vec]]) -> tuple[Vec, Vec]:
+    """The sum of what stands first, and that of products of both."""
+    sums, products = ([first for first, _ in terms[:WAYS]], [a * b for a, b in terms[:WAYS]])
+    for number, (a, b) in enumerate(terms[WAYS:]):
+        way = number % WAYS
+        sums[way] += a
+        products[way] = k.fma(a, b, products[way])
+    return halved(sums), halved(products)
 
 
 def _window(op: Pool, point: Point) -> Point:

@@ -8,7 +8,7 @@ takes over an operand's memory shares that operand's buffer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
@@ -124,13 +124,13 @@ def declare(
     k: KernelBuilder,
     site: Site,
     view: Callable[[Tensor], Sequence[int]] = attrgetter("physical"),
-    read_back: bool = False,
+    read_back: Collection[int] = (),
 ) -> Arguments:
     """Declare the site's buffers: operands `p0`, `p1`, ..., results `r0`, `r1`, ...
 
     `view` gives the shape under which the kernel sees a tensor's memory, of as many elements; the last
-    dimension of one with a pitch must stay. With `read_back` the kernel may also read what it has stored
-    in its results. Raises UnsupportedError if rows of a tensor with a pitch would be run together.
+    dimension of one with a pitch must stay. The kernel may also read what it has stored in the results of the
+    numbers `read_back`. Raises UnsupportedError if rows of a tensor with a pitch would be run together.
     """
 
     def buffer(name: str, tensor: Tensor, access: Access) -> BufferHandle:
@@ -140,13 +140,14 @@ def declare(
         return k.buffer(name, shape, access, tensor.type.dtype, tensor.pitch)
 
     taken = set(site.in_place.values())
-    written = Access.READWRITE if read_back else Access.WRITE
     operands = tuple(
         buffer(f"p{i}", t, Access.READWRITE if i in taken else Access.READ)
         for i, t in enumerate(site.operands)
     )
     results = tuple(
-        operands[site.in_place[i]] if i in site.in_place else buffer(f"r{i}", t, written)
+        operands[site.in_place[i]]
+        if i in site.in_place
+        else buffer(f"r{i}", t, Access.READWRITE if i in read_back else Access.WRITE)
         for i, t in enumerate(site.results)
     )
     return Arguments(operands, results)

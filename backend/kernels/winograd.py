@@ -11,7 +11,7 @@ last are multiplied, whatever they hold, but neither made nor read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,7 +22,7 @@ from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.fetch import LINE, Fetcher
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.runs import Axis, Run, loop_over, runs
-from cnnc.backend.kernels.site import Arguments, Site, Tensor, declare
+from cnnc.backend.kernels.site import Arguments, Site, Tensor
 from cnnc.backend.kernels.tiles import pixels_for, split
 from cnnc.backend.kernels.winograd_blocks import Blocks, Work, choose_blocks
 from cnnc.backend.kernels.winograd_filters import with_lanes
@@ -72,7 +72,7 @@ class _Winograd:
         def view(tensor: Tensor) -> tuple[int, ...]:
             return with_lanes(tensor) if tensor is weights else tensor.physical
 
-        self.arguments: Arguments = declare(self.k, site, view)
+        self.arguments: Arguments = region.declare(self.k, view)
         self.source = self.arguments.operands[region.operand(0)]
         self.weights: Weights | InlineWeights = weights_of(
             self.k, op, weights, self.arguments.operands[region.operand(1)], site.target
@@ -84,7 +84,8 @@ class _Winograd:
             self.tiling, x.shape[0], self.channels, self.channel_lanes,
             -(-self.maps // self.packed), self.width, self.map_lanes, self.weights.inline,
         )  # fmt: skip
-        self.blocks: Blocks = choose_blocks(site.target, work, 1 if site.exact_images else x.shape[0])
+        most_images, is_banded = 1 if site.exact_images else x.shape[0], region.bands is not None
+        self.blocks: Blocks = choose_blocks(site.target, work, most_images, is_banded)
         self.order = Order(self.tiling, self.blocks.blocking)
         self.marked = self.blocks.blocking.sizes[0] * site.each_image
         self.tiles, self.panel = self.blocks.blocking.tiles, self.blocks.panel * self.packed
@@ -250,17 +251,41 @@ class _Winograd:
     def _transform_products(self, block: _Block, first: Affine) -> None:
         """y = A^T M A for the tiles of a block and a panel of maps, and the epilogue of each."""
         start = first * self.width
+        if self.region.bands:
+            self._begin_bands(block, start)
+        for reach in product(*(runs(axis, axis.tiles) for axis in self._result_axes)):
+            with self._each_tile(block, *reach) as place:
+
+                def finish(
+                    vector: Affine, count: int, place: _Block = place, reach: tuple[Run, ...] = reach
+                ) -> None:
+                    self._result_vector(block, place, reach, (start, vector), count)
+
+                self._panel_vectors(start, finish)
+
+    def _panel_vectors(self, start: Affine, body: Callable[[Affine, int], None]) -> None:
+        """`body` for the vectors of maps, by their numbers and valid lanes, of the panel that begins with
+        number `start`."""
         stop = start + self.blocks.panel * self.width
         vectors, rest = divmod(self.maps, self.map_lanes)
         is_cut = vectors < -(-self.maps // self.packed) * self.width
-        for reach in product(*(runs(axis, axis.tiles) for axis in self._result_axes)):
-            with self._each_tile(block, *reach) as place:
-                if vectors:
-                    with self.k.loop("vector", start, (stop, vectors) if is_cut else stop) as vector:
-                        self._result_vector(block, place, reach, (start, vector), self.map_lanes)
-                if rest:
-                    with self.k.loop("vector", (start, vectors), (stop, vectors + 1)) as vector:
-                        self._result_vector(block, place, reach, (start, vector), rest)
+        if vectors:
+            with self.k.loop("vector", start, (stop, vectors) if is_cut else stop) as vector:
+                body(vector, self.map_lanes)
+        if rest:
+            with self.k.loop("vector", (start, vectors), (stop, vectors + 1)) as vector:
+                body(vector, rest)
+
+    def _begin_bands(self, block: _Block, start: Affine) -> None:
+        """Set the sums of a block's rows of tiles, its bands, to zero, for a panel of maps."""
+        (images, rows, _), lanes = self.blocks.blocking.counts, self.map_lanes
+        sizes = self.blocks.blocking.sizes
+        with (
+            loop_over(self.k, "n", Run(0, images, (0,)), block[0], sizes[0]) as n,
+            loop_over(self.k, "y", Run(0, rows, (0,)), block[1], sizes[1]) as y,
+        ):
+            epilogue = Epilogue(self.k, self.region, self.arguments, y)
+            self._panel_vectors(start, lambda v, count: epilogue.begin(n, v * lanes, count, lanes))
 
     def _result_vector(
         self, block: _Block, place: _Block, reach: tuple[Run, ...], at: tuple[Affine, Affine], count: int
@@ -271,7 +296,7 @@ class _Winograd:
         tile = self.order.position(place, block, axes, reach)
         position = tile * self.panel + (vector - start) * self.map_lanes
         rows, columns = self.order.algorithms(axes, reach)
-        epilogue, height = Epilogue(self.k, self.region, self.arguments), self.region.window[0]
+        epilogue, height = Epilogue(self.k, self.region, self.arguments, y), self.region.window[0]
         values: dict[Point, Vec] = {}
         pixels = product(range(mh), range(mw, 2 * mw))  # of the next tile
         epilogue.prefetch(point(n, vector * self.map_lanes, y * mh + i, x * mw + j) for i, j in pixels)

@@ -185,10 +185,15 @@ def filter_run(target: Target, points: int, block: int, channels: int, unit: int
     return max((run for run in range(step, most + 1, step) if channels % run == 0), default=whole)
 
 
-def choose_blocks(target: Target, work: Work, most_images: int) -> Blocks:
-    """The cheapest division into blocks of tiles from at most so many images."""
+def choose_blocks(target: Target, work: Work, most_images: int, has_whole_rows: bool = False) -> Blocks:
+    """The cheapest division into blocks of tiles from at most so many images, and of whole rows if asked."""
     return min(
-        (blocks for blocks in divisions(work) if blocks.blocking.sizes[0] <= most_images),
+        (
+            blocks
+            for blocks in divisions(work)
+            if blocks.blocking.sizes[0] <= most_images
+            and not (has_whole_rows and blocks.blocking.blocks[2] > 1)
+        ),
         key=lambda blocks: (blocks.cycles(target), blocks.data_bytes, blocks.product_bytes),
     )
 

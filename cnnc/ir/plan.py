@@ -129,19 +129,21 @@ def aligned(nbytes: int) -> int:
 def may_write_over(node: Node, value: Value) -> bool:
     """Whether a node may write a result over `value`, which has the result's type, as it runs: it does not
     read it, or every element only before it writes that element. So do elementwise nodes, regions of them
-    of one type, and regions whose anchor has the trait UPDATE, but for what the anchor reads."""
+    of one type, and regions whose anchor has the trait UPDATE or is a contraction, but for what the anchor
+    reads."""
     bodies = [body for body in node.op.attributes.values() if isinstance(body, Graph)]
     if not bodies:
         return node.op.has(Trait.ELEMENTWISE)
     ((anchor, *epilogue),) = (body.nodes for body in bodies)
-    if not all(n.op.has(Trait.ELEMENTWISE) for n in epilogue):
+    maps = [n for n in epilogue if not n.op.has(Trait.SUMS)]
+    if not all(n.op.has(Trait.ELEMENTWISE) for n in maps):
         return False
-    if len({v.type for n in (anchor, *epilogue) for v in n.results}) > 1:
+    if len({v.type for n in (anchor, *maps) for v in n.results}) > 1:
         return False
     if anchor.op.has(Trait.ELEMENTWISE):
         return True
     read = {o for o, inside in zip(node.operands, bodies[0].inputs, strict=True) if inside in anchor.operands}
-    return anchor.op.has(Trait.UPDATE) and value not in read
+    return any(anchor.op.has(trait) for trait in (Trait.UPDATE, Trait.CONTRACTION)) and value not in read
 
 
 def is_dense(layout: Layout, type: TensorType) -> bool:

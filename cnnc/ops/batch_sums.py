@@ -1,8 +1,8 @@
 """Sums over a batch by channel, as batch normalization needs them, in parts that are computed side by side.
 
 A part is a number of rows, and a row is one image's channels at one pixel: x [N,C,H,W] has N*H*W of them,
-in that order, x [N,C] has N. How many rows a part has depends on the shape alone, so that results do not
-depend on how parts are divided among threads.
+in that order, x [N,C] has N. How many rows a part has does not depend on how parts are divided among threads,
+so results do not either.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from cnnc.errors import ShapeError, UnsupportedError
 from cnnc.ir.graph import Value
-from cnnc.ir.op import Emitter, Op, Sample
+from cnnc.ir.op import Emitter, Op, Sample, Trait
 from cnnc.ir.types import Array, TensorType, f32
 from cnnc.ops.check import expect_ints, expect_type, take_floats
 
@@ -39,6 +39,26 @@ def row_count(x: TensorType) -> int:
     return x.size // x.shape[1]
 
 
+def expect_channels(x: TensorType) -> None:
+    """Raise ShapeError unless `x` has a batch and a channel axis, and pixels or nothing behind them."""
+    if x.rank not in (2, 4):
+        raise ShapeError(f"got {x} as the input, which must have axes [N,C] or [N,C,H,W]")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Stretches of `rows` rows, one or `images` of them, each cut into parts of `part`, the last the rest."""
+
+    images: int
+    rows: int
+    part: int
+
+    @property
+    def parts(self) -> int:
+        """Of each stretch."""
+        return -(-self.rows // self.part)
+
+
 @dataclass(frozen=True)
 class _InParts(Op):
     """The attribute and shapes the ops share: parts of `rows` rows, of which the last may have fewer."""
@@ -48,11 +68,6 @@ class _InParts(Op):
     def _parts(self, count: int) -> int:
         expect_ints("rows", (self.rows,), 1, 1)
         return -(-count // self.rows)
-
-    def _partial(self, x: TensorType) -> TensorType:
-        if x.rank not in (2, 4):
-            raise ShapeError(f"got {x} as the input, which must have axes [N,C] or [N,C,H,W]")
-        return TensorType(x.dtype, (self._parts(row_count(x)), x.shape[1]))
 
     def _cut(self, x: Array) -> list[Array]:
         """The parts of x, each [rows, C]."""
@@ -77,7 +92,8 @@ class BatchMoments(_InParts):
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         (x,) = take_floats(operands, "input")
-        return (self._partial(x),) * 2
+        expect_channels(x)
+        return (TensorType(x.dtype, (self._parts(row_count(x)), x.shape[1])),) * 2
 
     def reference(self, *operands: Array) -> tuple[Array, ...]:
         parts = self._cut(operands[0])
@@ -135,20 +151,38 @@ class MergeMoments(_InParts):
 
 @dataclass(frozen=True)
 class BatchNormSums(_InParts):
-    """dy, x [N,C] or [N,C,H,W], mean [C] -> by part, the sums [P,C] of dy and of dy * (x - mean)."""
+    """dy, x [N,C] or [N,C,H,W], mean [C] -> by part, the sums [P,C] of dy and of dy * (x - mean).
+
+    Parts of no more rows than an image has are cut from each image by itself, so that the last of every
+    image may have fewer: a kernel that computes dy can then compute the sums as well.
+    """
 
     name: ClassVar[str] = "batch_norm_sums"
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.SUMS})
+
+    def cut(self, x: TensorType) -> Cut:
+        """How `x` is cut into the parts."""
+        pixels = row_count(x) // x.shape[0]
+        images, rows = (x.shape[0], pixels) if self.rows <= pixels else (1, row_count(x))
+        return Cut(images, rows, self.rows)
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         dy, x, mean = take_floats(operands, "result gradient", "input", "mean")
         expect_type("result gradient", dy, x, f"the input {x}")
-        partial = self._partial(x)
+        expect_channels(x)
         expect_type("mean", mean, TensorType(x.dtype, x.shape[1:2]), f"the input {x}")
-        return (partial,) * 2
+        expect_ints("rows", (self.rows,), 1, 1)
+        cut = self.cut(x)
+        return (TensorType(x.dtype, (cut.images * cut.parts, x.shape[1])),) * 2
 
     def reference(self, *operands: Array) -> tuple[Array, ...]:
         dy, x, mean = operands
-        pairs = list(zip(self._cut(dy), self._cut(x), strict=True))
+        images = self.cut(f32(*x.shape)).images
+        pairs = [
+            pair
+            for dys, xs in zip(np.split(dy, images), np.split(x, images), strict=True)
+            for pair in zip(self._cut(dys), self._cut(xs), strict=True)
+        ]
         sums = np.stack([d.sum(axis=0) for d, _ in pairs])
         return sums, np.stack([(d * (p - mean)).sum(axis=0) for d, p in pairs])
 
@@ -166,4 +200,5 @@ _CASES = (
     (64, 1, 7, 3, 3),
     (16, 2, 72, 8, 4),
     (1, 3, 9),
+    (28, 3, 8, 14, 7),
 )

@@ -15,6 +15,7 @@ from cnnc.ir.evaluate import evaluate_values
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ir.op import Emitter, Op, Sample
 from cnnc.ir.types import Array, TensorType, f32
+from cnnc.ops.batch_sums import BatchNormSums
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad
 from cnnc.ops.dense import Dense
 from cnnc.ops.elementwise import Add, Bias, Map, Relu, Tanh
@@ -67,7 +68,8 @@ class Fused(Op):
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
-        for body in (_conv_relu_pool(), _conv_add(), _dense_tanh(), _masked_input_grad()):
+        bodies = _conv_relu_pool(), _conv_add(), _dense_tanh(), _masked_input_grad(), _summed_input_grad()
+        for body in bodies:
             yield Sample(cls(body), tuple(value.type for value in body.inputs))
 
 
@@ -101,3 +103,13 @@ def _masked_input_grad() -> Graph:
     )
     dx = body.emit(Conv2dInputGrad(size=(9, 9)), dy, w)
     return body.build([body.emit(Map("select(0.0 < b, a, 0.0)"), dx, y)])
+
+
+def _summed_input_grad() -> Graph:
+    """Two bands of each image."""
+    body = GraphBuilder("conv_input_grad_sums")
+    dy, w = body.input("dy", f32(3, 5, 6, 7)), body.input("w", f32(5, 17, 1, 1))
+    x, mean = body.input("x", f32(3, 17, 6, 7)), body.input("mean", f32(17))
+    dx = body.emit(Conv2dInputGrad(size=(6, 7)), dy, w)
+    masked = body.emit(Map("select(0.0 < b, a, 0.0)"), dx, x)
+    return body.build([masked, *body.emit_all(BatchNormSums(21), masked, x, mean)])

@@ -17,7 +17,7 @@ from cnnc.errors import ShapeError, UnsupportedError
 from cnnc.ir.graph import Value
 from cnnc.ir.op import Emitter, Op, Sample
 from cnnc.ir.types import Array, TensorType, f32
-from cnnc.ops.batch_sums import BatchNormSums, part_rows, row_count
+from cnnc.ops.batch_sums import BatchNormSums, expect_channels, part_rows, row_count
 from cnnc.ops.check import expect_type, take_floats
 from cnnc.ops.elementwise import Map, channel_shape
 from cnnc.ops.reduce import Sum
@@ -208,9 +208,3 @@ def channel_sums(emit: Emitter, dy: Value, x: Value, mean: Value) -> tuple[Value
     """The sums [C] of dy and of dy * (x - mean)."""
     first, second = emit.emit_all(BatchNormSums(part_rows(x.type)), dy, x, mean)
     return emit.emit(Sum((0,)), first), emit.emit(Sum((0,)), second)
-
-
-def expect_channels(x: TensorType) -> None:
-    """Raise ShapeError unless `x` has a batch and a channel axis, and pixels or nothing behind them."""
-    if x.rank not in (2, 4):
-        raise ShapeError(f"got {x} as the input, which must have axes [N,C] or [N,C,H,W]")

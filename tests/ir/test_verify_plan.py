@@ -172,7 +172,14 @@ def test_an_update_must_not_be_written_over_what_its_anchor_reads() -> None:
         verify_plan(parse_plan(square, OPS))
 
 
-def test_other_anchors_write_over_nothing() -> None:
+def test_a_contraction_may_be_written_over_what_its_epilogue_alone_reads() -> None:
     square = UPDATE.replace("T", "f32[3,3]").replace("dense_weight_grad", "dense")
+    verify_plan(parse_plan(square, OPS))
     with pytest.raises(VerifyError, match="fused %1 writes '1' over 'w', which it reads"):
-        verify_plan(parse_plan(square, OPS))
+        verify_plan(parse_plan(square.replace("fused(%dy, %x, @w)", "fused(%dy, @w, @v)"), OPS))
+
+
+def test_other_anchors_write_over_nothing() -> None:
+    normalized = UPDATE.replace("T", "f32[3,3]").replace("dense_weight_grad", "softmax_grad")
+    with pytest.raises(VerifyError, match="fused %1 writes '1' over 'w', which it reads"):
+        verify_plan(parse_plan(normalized, OPS))

@@ -124,13 +124,26 @@ def test_an_elementwise_chain_needs_no_arena() -> None:
     assert {plan.placement(v).space for v in plan.graph.producer} == {Space.OUTPUT}
 
 
-def test_an_epilogue_does_not_overwrite_its_addend() -> None:
+@pytest.mark.parametrize("is_read_again", [False, True])
+def test_an_epilogue_overwrites_what_it_is_the_last_to_read(is_read_again: bool) -> None:
+    """The sum of a convolution and its own source's source."""
     b = GraphBuilder("net")
     x, w = b.input("x", f32(1, 2, 4, 4)), b.param("w", f32(2, 2, 1, 1))
-    addend = b.emit(Relu(), x)
-    graph = FuseEpilogues()(b.build([b.emit(Relu(), b.emit(Add(), b.emit(Conv2d(), x, w), addend))]))
-    plan = planned(graph)
-    assert plan.graph.outputs[0].name not in plan.in_place
+    skipped = b.emit(Conv2d(), x, w)
+    inner = b.emit(Conv2d(), skipped, w)
+    total = b.emit(Add(), b.emit(Conv2d(), inner, w), skipped)
+    last = b.emit(Conv2d(), total, w)
+    plan = planned(FuseEpilogues()(b.build([b.emit(Add(), last, skipped) if is_read_again else last])))
+    assert plan.in_place.get(total.name) == (None if is_read_again else skipped.name)
+
+
+def test_an_epilogue_does_not_overwrite_what_its_anchor_reads() -> None:
+    b = GraphBuilder("net")
+    x, w = b.input("x", f32(1, 2, 4, 4)), b.param("w", f32(2, 2, 1, 1))
+    source = b.emit(Conv2d(), x, w)
+    total = b.emit(Add(), b.emit(Conv2d(), source, w), source)
+    plan = planned(FuseEpilogues()(b.build([b.emit(Conv2d(), total, w)])))
+    assert total.name not in plan.in_place
 
 
 def test_a_view_of_another_layout_is_a_copy() -> None:

@@ -44,9 +44,8 @@ def test_the_results_are_the_same_bits(graph: Graph, every: int) -> None:
     rng = np.random.default_rng(0)
     inputs = {v.name: rng.random(v.type.shape).astype(v.type.numpy) for v in graph.inputs}
     params = {v.name: rng.random(v.type.shape).astype(np.float32) for v in graph.params}
-    expected = evaluate(graph, inputs, params)
-    for other in (changed.graph, fused.graph):
-        found = evaluate(other, inputs, params)
+    for plain, again in ((graph, changed.graph), (FuseEpilogues()(graph), fused.graph)):
+        expected, found = (evaluate(each, inputs, params) for each in (plain, again))
         for name, array in expected.outputs.items():
             np.testing.assert_array_equal(found.outputs[name], array)
         for name, array in expected.params.items():

@@ -132,7 +132,7 @@ def work_of(target: Target, sample: Sample) -> Work:
     """What the kernel of a sample asks `choose_blocks` for."""
     asked: list[Work] = []
 
-    def ask(_: Target, work: Work, most_images: int) -> Blocks:
+    def ask(_: Target, work: Work, most_images: int, has_whole_rows: bool) -> Blocks:
         asked.append(work)
         return next(divisions(work))
 

@@ -1,0 +1,114 @@
+"""Epilogues that add up: the sums of batch norms' gradients beside every kind of contraction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cnnc.backend.target import TARGETS, Target
+from cnnc.ir.builder import GraphBuilder
+from cnnc.ir.graph import Graph, Value
+from cnnc.ir.types import Array, f32
+from cnnc.ops.batch_sums import BatchNormSums, part_rows
+from cnnc.ops.conv import Conv2d, Conv2dInputGrad
+from cnnc.ops.elementwise import Add, Map
+from cnnc.ops.fused import Fused
+from cnnc.ops.pool import MeanPool2dGrad
+from cnnc.ops.reduce import Sum
+from cnnc.ops.winograd import WinogradConv2d, WinogradWeights
+from cnnc.passes.fuse_epilogues import FuseEpilogues
+from tests.kernel_sites import check_graph
+
+
+@pytest.fixture(params=["avx2", "avx512"])
+def target(request: pytest.FixtureRequest) -> Target:
+    return TARGETS[request.param]
+
+
+def check_sums(b: GraphBuilder, dx: Value, target: Target) -> None:
+    """One node computes a masked and an added gradient and both its sums."""
+    x, other = b.input("x", dx.type), b.input("other", dx.type)
+    mean = b.input("mean", f32(dx.type.shape[1]))
+    masked = b.emit(Map("select(0.0 < b, a, 0.0)"), dx, x)
+    sums = b.emit_all(BatchNormSums(part_rows(dx.type)), masked, x, mean)
+    graph = b.build([b.emit(Add(), masked, other), *totals(b, sums)])
+    fused = FuseEpilogues()(graph)
+    regions = [node.op for node in fused.nodes if isinstance(node.op, Fused)]
+    assert any(n.op.name == "batch_norm_sums" for op in regions for n in op.epilogue)
+    check_graph(graph, (FuseEpilogues(),), target, feeds_of(graph))
+
+
+def totals(b: GraphBuilder, sums: Sequence[Value]) -> list[Value]:
+    """Values made of the parts, which have other shapes when they are fused."""
+    return [b.emit(Sum((0,)), value) for value in sums]
+
+
+def feeds_of(graph: Graph) -> dict[str, Array]:
+    rng = np.random.default_rng(0)
+    return {v.name: rng.standard_normal(v.type.shape).astype(np.float32) for v in graph.inputs}
+
+
+@pytest.mark.parametrize("channels", [1, 3, 7, 8, 9, 17, 33, 72])
+@pytest.mark.parametrize("size", [(1, 1), (7, 7), (9, 33), (17, 17), (13, 20)], ids=str)
+def test_of_one_tap(size: tuple[int, int], channels: int, target: Target) -> None:
+    b = GraphBuilder("net")
+    dy, w = b.input("dy", f32(2, 5, *size)), b.input("w", f32(5, channels, 1, 1))
+    check_sums(b, b.emit(Conv2dInputGrad(size=size), dy, w), target)
+
+
+@pytest.mark.parametrize("maps", [9, 80])
+def test_of_one_tap_with_maps_from_memory(maps: int, target: Target) -> None:
+    """Rows of a part are fetched before, or lines asked for on the way."""
+    b = GraphBuilder("net")
+    dy, w = b.input("dy", f32(8, maps, 34, 17)), b.input("w", f32(maps, 40, 1, 1))
+    small = replace(target, l2_bytes=1 << 17)
+    check_sums(b, b.emit(Conv2dInputGrad(size=(34, 17)), dy, w), small)
+
+
+@pytest.mark.parametrize("channels", [3, 8, 33])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 1)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (17, 33)], ids=str)
+def test_depthwise(size: tuple[int, int], stride: tuple[int, int], channels: int, target: Target) -> None:
+    b = GraphBuilder("net")
+    conv = Conv2d(stride, (1, 1, 1, 1), groups=channels)
+    w = b.input("w", f32(channels, 1, 3, 3))
+    (y,) = conv.infer(f32(3, channels, *size), w.type)
+    gradient = Conv2dInputGrad(stride, (1, 1, 1, 1), groups=channels, size=size)
+    check_sums(b, b.emit(gradient, b.input("dy", y), w), target)
+
+
+@pytest.mark.parametrize("maps", [7, 33])
+@pytest.mark.parametrize("tile", [(4, 4), (2, 2), (4, 1), (1, 4)], ids=str)
+@pytest.mark.parametrize("size", [(7, 7), (9, 17), (14, 33)], ids=str)
+def test_by_winograd(size: tuple[int, int], tile: tuple[int, int], maps: int, target: Target) -> None:
+    """Tiles hang over the map; several bands, blocks and images."""
+    b = GraphBuilder("net")
+    kernel = tuple(3 if extent > 1 else 1 for extent in tile)
+    pad = tuple(extent // 2 for extent in kernel) * 2
+    u = b.emit(WinogradWeights(tile), b.input("w", f32(maps, 5, *kernel)))
+    conv = WinogradConv2d(tile, (kernel[0], kernel[1]), (pad[0], pad[1], pad[0], pad[1]))
+    check_sums(b, b.emit(conv, b.input("dy", f32(3, 5, *size)), u), target)
+
+
+@pytest.mark.parametrize("channels", [7, 33])
+@pytest.mark.parametrize("kernel", [(2, 2), (3, 5), (6, 10)], ids=str)
+def test_of_mean_pools(kernel: tuple[int, int], channels: int, target: Target) -> None:
+    b = GraphBuilder("net")
+    dy = b.input("dy", f32(2, channels, 6 // kernel[0], 10 // kernel[1]))
+    check_sums(b, b.emit(MeanPool2dGrad(kernel, kernel, size=(6, 10)), dy), target)
+
+
+def test_two_sums_of_one_gradient() -> None:
+    """Behind two batch norms of one sum: both are added up beside it."""
+    b = GraphBuilder("net")
+    dx = b.emit(Conv2dInputGrad(size=(5, 7)), b.input("dy", f32(2, 3, 5, 7)), b.input("w", f32(3, 9, 1, 1)))
+    sums: list[Value] = []
+    for name in "one", "other":
+        x, mean = b.input(name, dx.type), b.input(f"{name}.mean", f32(9))
+        sums += b.emit_all(BatchNormSums(part_rows(dx.type)), dx, x, mean)
+    graph = b.build([dx, *totals(b, sums)])
+    assert len(FuseEpilogues()(graph).nodes) == 5
+    check_graph(graph, (FuseEpilogues(),), TARGETS["avx2"], feeds_of(graph))
