@@ -88,7 +88,7 @@ class _Assignment:
             source = self._source(position, node, result, donors)
             if source is not None:
                 self.in_place[result.name] = source.name
-            if result in self.parts:
+            if result in self.parts and (source is None or result in self.settled.partition.aliases):
                 self._join(result, self._whole(self.parts[result].whole, position))
             elif source is None:
                 self.start(result, position, Space.ARENA, 0)
@@ -105,15 +105,28 @@ class _Assignment:
         """The storage of a value that others lie in, which begins with the first of them."""
         if whole not in self.wholes:
             nbytes = self.settled.layouts[whole.name].nbytes(whole.type)
-            members = [value for value, part in self.parts.items() if part.whole == whole]
+            members = self._inside(whole)
             last = max(map(self._last_use, members))
             self.wholes[whole] = Storage(Space.ARENA, 0, nbytes, position, last, members)
         return self.wholes[whole]
 
     def _take_over(self, result: Value, source: Value) -> None:
-        if source in self.parts and result not in self.settled.views:
-            self.parts[result] = self.parts[source]
-        self._join(result, self.of[source])
+        """Let `result` lie where `source` does, and what lies inside it as well."""
+        storage, place = self.of[source], self.parts.get(source)
+        inside = self._inside(result)
+        if place is not None and result not in self.settled.views:
+            moved = {v: Part(place.whole, place.channel + self.parts[v].channel) for v in inside}
+            self.parts.update({**moved, result: place})
+        elif inside:
+            self.wholes[result] = storage
+        for value in (*inside, result):
+            self._join(value, storage)
+
+    def _inside(self, whole: Value) -> list[Value]:
+        """The values that lie in one that no other holds, itself among them; none if it is no such value."""
+        if whole not in self.parts:
+            return []
+        return [value for value, part in self.parts.items() if part.whole == whole]
 
     def _join(self, value: Value, storage: Storage) -> None:
         self.of[value] = storage
@@ -135,7 +148,7 @@ class _Assignment:
             return node.operands[0]
         if result in self.settled.written:
             return self.settled.written[result]
-        if result in self.parts:
+        if result in self.parts and self.parts[result].whole != result:
             return None
         for operand in (o for o in dict.fromkeys(node.operands) if may_write_over(node, o)):
             others = [o for o in node.operands if o != operand]
@@ -176,7 +189,8 @@ class _Assignment:
         is_narrow = result.type.shape[1] < part.whole.type.shape[1]
         if result in self.graph.results or (is_narrow and result not in self.settled.partition.movable):
             return False
-        return self._last_use(result) <= storage.last or 2 * result.type.nbytes > storage.nbytes
+        last = max(self._last_use(v) for v in (result, *self._inside(result)))
+        return last <= storage.last or 2 * result.type.nbytes > storage.nbytes
 
     def _alike(self, one: Value, other: Value) -> bool:
         layouts = self.settled.layouts

@@ -24,17 +24,21 @@ def _suits(layer: Layer) -> bool:
 
 
 def _cycles(target: Target, layer: Layer, train: bool) -> float:
-    """What the kernel's own model says, and the halves of weights read, in training also written."""
+    """What the kernel's own model says, and the halves of weights read, in training also written. There the
+    gradient lies in the same blocks of maps as the weights: by blocks of one vector it takes longer."""
     channels, maps = layer.channels // 2, layer.maps // 2
     if isinstance(layer.op, Conv2dInputGrad):
         channels, maps = maps, channels
     pixels, block = math.prod(layer.size), strassen_blocks.halves_block(target, maps)
     work = strassen_blocks.Work(layer.images, -(-pixels // 2), channels, maps, block)
     made = work.weight_bytes / TRANSFORMED_BYTES_PER_CYCLE if train else 0.0
+    is_narrow = block < 2 * target.lanes <= layer.maps and not isinstance(layer.op, Conv2dInputGrad)
+    gradient = NARROW_GRADIENT * layer.macs / target.lanes if train and is_narrow else 0.0
     return (
         strassen_blocks.cycles(target, work)
         + AHEAD * streaming(target, work.weight_bytes)
         + made
+        + gradient
         + BEGIN_CYCLES
     )
 
@@ -53,6 +57,9 @@ LEAST = 8
 
 AHEAD = 0.5
 """Of the weights that direct kernels wait for: here all are asked for ahead."""
+
+NARROW_GRADIENT = 0.5
+"""Cycles that each product of a weight gradient by a vector of maps takes more, by blocks of one vector."""
 
 BEGIN_CYCLES = 10_000
 """Until weights and pixels arrive, of which more are needed at once: small layers are no faster so."""

@@ -9,17 +9,21 @@ wait in scratch memory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Affine, Kernel, affine
 from cnnc.backend.kernels.arrays import as_arrays
+from cnnc.backend.kernels.contraction import dense
 from cnnc.backend.kernels.dense import row_tiles, tiles_cycles
-from cnnc.backend.kernels.direct import unpacked_input_grad
+from cnnc.backend.kernels.direct import direct
 from cnnc.backend.kernels.loops import each_run, vectors
 from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.rows import each_part
-from cnnc.backend.kernels.site import Site, declare
+from cnnc.backend.kernels.site import Site, Tensor, declare
 from cnnc.backend.kernels.tiles import RegisterTile, fits, split
+from cnnc.ir.layout import CHANNELS_LAST
+from cnnc.ir.types import TensorType
 from cnnc.ops.dense import DenseInputGrad
 
 LINE = SCRATCH_ALIGNMENT // 4
@@ -44,11 +48,26 @@ def dense_input_grad(site: Site) -> Kernel:
     assert isinstance(region.anchor, DenseInputGrad)
     dy, w = region.anchor_tensor(0), region.anchor_tensor(1)
     if w.layout.block == 1:
-        return unpacked_input_grad(site)
+        return _unpacked(site, region)
     rows, channels, block = dy.shape[0], w.type.size // w.shape[0], w.layout.block
     weights = (-(-w.shape[0] // block), channels, block)
     seen = {region.operand(0): dy.shape, region.operand(1): weights}
     return _InputGrad(as_arrays(site, (rows, channels), seen)).build()
+
+
+def _unpacked(site: Site, region: Region) -> Kernel:
+    """The same for weights that are not packed."""
+    dy, w = region.anchor_tensor(0).type, region.anchor_tensor(1).type
+    shape = dense(dy.shape[0], w.shape[0], w.size // w.shape[0], apart=site.exact_images)
+    return direct(_with_matrix(site, region), replace(shape, flipped=True))
+
+
+def _with_matrix(site: Site, region: Region) -> Site:
+    """The site with its weights [O,*S] seen as a 1x1 filter [O,K,1,1], in memory as they were."""
+    number, w = region.operand(1), region.anchor_tensor(1).type
+    matrix = Tensor(TensorType(w.dtype, (w.shape[0], w.size // w.shape[0], 1, 1)), CHANNELS_LAST)
+    operands = (*site.operands[:number], matrix, *site.operands[number + 1 :])
+    return replace(site, operands=operands)
 
 
 class _InputGrad:

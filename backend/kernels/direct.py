@@ -20,7 +20,6 @@ from cnnc.backend.kernels.columns import Run, joint_runs, side_by_side
 from cnnc.backend.kernels.contraction import (
     Contraction,
     as_images,
-    dense,
     fold_rows,
     forward,
     input_grad,
@@ -32,11 +31,9 @@ from cnnc.backend.kernels.phases import Phase
 from cnnc.backend.kernels.read_ahead import STRAIGHT_CHANNELS, ReadAhead
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.rows import SourceRows, each_filter_row, each_part
-from cnnc.backend.kernels.site import Arguments, Site, Tensor, channel_tiles
+from cnnc.backend.kernels.site import Arguments, Site, channel_tiles
 from cnnc.backend.kernels.tiles import Field, pixels_for, shape_for, usable_registers
 from cnnc.backend.kernels.weights import Weights
-from cnnc.ir.layout import CHANNELS_LAST, Layout
-from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad
 
 _Tap = tuple[Affine, tuple[int, ...]]
@@ -62,24 +59,6 @@ def conv2d_input_grad(site: Site) -> Kernel:
 def convolution(site: Site, shape: Contraction) -> Kernel:
     """Depthwise ones have a kernel of their own."""
     return depthwise(site, shape) if shape.is_depthwise else direct(site, shape)
-
-
-def unpacked_input_grad(site: Site) -> Kernel:
-    """Of a dense layer: dy [N,O] times w [O,*S], w not packed, in the order of the result's elements."""
-    region = Region(site)
-    dy, w = region.anchor_tensor(0).type, region.anchor_tensor(1).type
-    shape = dense(dy.shape[0], w.shape[0], w.size // w.shape[0], apart=site.exact_images)
-    return direct(_with_matrix(site, region), replace(shape, flipped=True))
-
-
-def _with_matrix(site: Site, region: Region) -> Site:
-    """The site with its weights [O,*S] seen as a 1x1 filter [O,K,1,1], in memory as they were."""
-    number, w = region.operand(1), region.anchor_tensor(1)
-    maps, block = w.shape[0], w.layout.block
-    seen = TensorType(w.type.dtype, (maps, w.type.size // maps, 1, 1))
-    matrix = Tensor(seen, Layout(f"Acdb{block}a") if block > 1 else CHANNELS_LAST)
-    operands = (*site.operands[:number], matrix, *site.operands[number + 1 :])
-    return replace(site, operands=operands)
 
 
 def direct(site: Site, shape: Contraction) -> Kernel:

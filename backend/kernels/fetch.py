@@ -17,6 +17,13 @@ from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT
 LINE = SCRATCH_ALIGNMENT // 4
 """Elements of a cache line."""
 
+
+def apart(elements: int) -> int:
+    """So many elements, and as many more that rows of them do not meet in the same sets of a cache: an odd
+    number of lines."""
+    return LINE * (-(-elements // LINE) | 1)
+
+
 WAYS = 4
 """Registers that take turns."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
-from cnnc.backend.kernels.fetch import LINE
+from cnnc.backend.kernels.fetch import apart
 from cnnc.backend.kernels.tiles import LONG_ROW, RegisterTile, pixels_for, shape_for, split, step_cycles
 from cnnc.backend.kernels.weight_grad_parts import CACHED
 from cnnc.backend.target import Target
@@ -89,9 +89,8 @@ class Work:
 
     @property
     def pitch(self) -> int:
-        """Elements of a row of sums: a line is left between rows, which else would meet in the same sets of a
-        cache."""
-        return self.channels + LINE
+        """Elements of a row of sums."""
+        return apart(self.channels)
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,20 @@ from cnnc.backend.kernels.weight_grad_operands import (
     segments,
     source_row,
 )
-from cnnc.backend.kernels.weight_grad_parts import Work, choose_chunks, choose_parts, rows_of_a_tile
+from cnnc.backend.kernels.weight_grad_parts import (
+    SET_BYTES,
+    Work,
+    choose_chunks,
+    choose_parts,
+    rows_of_a_tile,
+)
 from cnnc.ops.conv import Conv2dWeightGrad
 from cnnc.ops.dense import DenseWeightGrad
 from cnnc.ops.partial import parts_of
+
+SET = SET_BYTES // 4
+"""Elements: rows of gradients that lie so far apart, inside wider ones, are copied aside. For others inside
+wider ones it does not pay."""
 
 UNROLL = 2
 """Pixels of one turn of the innermost loop."""
@@ -150,7 +160,9 @@ class _WeightGrad:
         self.segments = segments(shape, joined)
         self.vectors = len(channel_tiles(min(self.block, shape.maps), self.lanes))
         self.parts = choose_parts(site.target, self._work())
-        pitches = shape.stride[1] * shape.groups * shape.channels, shape.groups * shape.maps
+        maps = shape.groups * shape.maps
+        given = self.region.anchor_tensor(0).pitch or maps
+        pitches = shape.stride[1] * shape.groups * shape.channels, given if given % SET == 0 else maps
         self.chunks = choose_chunks(site.target, self.parts, pitches)
         most = rows_of_a_tile(site.target, self.parts.length, self.vectors)
         self.sizes = split(self.parts.length, most)

@@ -19,7 +19,7 @@ from itertools import groupby, product
 
 from cnnc.backend.kernel.builder import Bound, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
-from cnnc.backend.kernels.fetch import LINE, Fetcher
+from cnnc.backend.kernels.fetch import Fetcher, apart
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.runs import Axis, Run, loop_over, runs
 from cnnc.backend.kernels.site import Arguments, Site, Tensor
@@ -89,11 +89,9 @@ class _Winograd:
         self.order = Order(self.tiling, self.blocks.blocking)
         self.marked = self.blocks.blocking.sizes[0] * site.each_image
         self.tiles, self.panel = self.blocks.blocking.tiles, self.blocks.panel * self.packed
-        # a line is left between the points: else they would meet in the same sets of a cache
-        self.data = self.k.scratch(
-            "data", (self.weights.runs * self.tiling.points, self.tiles * self.weights.run + LINE)
-        )
-        self.products = self.k.scratch("products", (self.tiling.points, self.tiles * self.panel + LINE))
+        points = self.tiling.points
+        self.data = self.k.scratch("data", (self.weights.runs * points, apart(self.tiles * self.weights.run)))
+        self.products = self.k.scratch("products", (points, apart(self.tiles * self.panel)))
 
     def build(self) -> Kernel:
         """The parallel nest: parts of the maps outermost, so that a thread keeps to few of them."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine
-from cnnc.backend.kernels.fetch import LINE
+from cnnc.backend.kernels.fetch import LINE, apart
 from cnnc.backend.kernels.rows import where_inside
 from cnnc.backend.kernels.site import Tensor
 from cnnc.backend.kernels.tiles import LONG_ROW, block_for
@@ -58,7 +58,7 @@ class InlineWeights:
         self.run, self.runs = min(run, filters.channels), self._transform.runs
         self.inline = Inline(filters.kernel[0] * filters.kernel[1], self.runs, filters.flipped)
         self._lanes = min(target.lanes, self.block)
-        self._made = k.scratch("filters", (columns.points, self.run * self.block + LINE))
+        self._made = k.scratch("filters", (columns.points, apart(self.run * self.block)))
 
     def begin(self, block: Affine, run: Affine) -> None:
         """What comes before the rows of a run for a block of maps."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel
 from cnnc.backend.kernels.arrays import as_arrays
-from cnnc.backend.kernels.fetch import LINE, Fetcher
+from cnnc.backend.kernels.fetch import Fetcher, apart
 from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.site import Site, declare
 from cnnc.backend.kernels.tiles import pixels_for, split
@@ -82,7 +82,7 @@ class _WeightGrad:
     def _iteration(self, data: Side, gradients: Side, group: Affine) -> None:
         """All that an iteration of the parallel nest does."""
         size = data.width * gradients.width
-        sums = self.k.scratch("sums", (self.tiling.points, size + LINE))
+        sums = self.k.scratch("sums", (self.tiling.points, apart(size)))
         transformer = Transformer(self.k, self.order, Fetcher.of(self.k))
         if not self.is_one_block:
             self._clear(sums, size)
@@ -122,8 +122,8 @@ class _WeightGrad:
         return Side(self.dy, self.lanes, vectors, parts, part, image, axes, matrices, scratch)
 
     def _scratch(self, name: str, width: int) -> BufferHandle:
-        """[P,T*width]. A line is left between the points, or they would meet in the same sets of a cache."""
-        return self.k.scratch(name, (self.tiling.points, self.blocking.tiles * width + LINE))
+        """[P,T*width]."""
+        return self.k.scratch(name, (self.tiling.points, apart(self.blocking.tiles * width)))
 
     def _clear(self, sums: BufferHandle, size: int) -> None:
         zero = self.k.constant(0.0, self.lanes)

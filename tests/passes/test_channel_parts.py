@@ -165,3 +165,18 @@ def test_a_part_is_not_overwritten_while_its_whole_is_read() -> None:
     part = b.emit(Relu(), b.emit(Slice(1, 0, 12), wide))
     plan = planned(b.build([b.emit(Add(), layer(b, part, 2), layer(b, wide, 2))]))
     assert part.name not in plan.in_place
+
+
+def test_what_holds_parts_itself_is_written_over_a_part() -> None:
+    """As the gradient of joined maps, to which each layer's is added, and which is then parted again."""
+    b = GraphBuilder("gradients")
+    whole = layer(b, b.input("x", MAPS), 8)
+    first, last = b.emit(Slice(1, 0, 6), whole), b.emit(Slice(1, 6, 2), whole)
+    total = b.emit(Add(), b.emit(Conv2d(pad=(1, 1, 1, 1)), last, b.param("v", f32(6, 2, 3, 3))), first)
+    inner = [layer(b, b.emit(Slice(1, start, size), total), 2) for start, size in ((0, 4), (4, 2))]
+    graph = FuseEpilogues()(b.build([b.emit(Sum((0, 1, 2, 3)), b.emit(Add(), *inner))]))
+    plan = planned(graph)
+    assert plan.in_place[total.name] == first.name
+    place = plan.placement(total)
+    assert (place.offset, place.pitch) == (plan.placement(whole).offset, 4 * 8)
+    assert "slice" not in running(plan)

@@ -70,5 +70,14 @@ def test_wide_layers_are_computed_so_and_narrow_ones_are_not() -> None:
     assert "strassen_conv2d" not in names(graph(16, 16))
 
 
+def test_in_training_the_weights_stay_in_wide_blocks() -> None:
+    """A half of 112 maps is 7 vectors, which only blocks of one divide: their gradient would suffer."""
+    train = Algorithms(TARGETS["avx2"], train=True)
+    pair = ["strassen_weights", "strassen_conv2d"]
+    assert names(graph(512, 112, 56))[:2] == pair
+    assert names(graph(512, 112, 56), train)[0] == "conv2d"
+    assert names(graph(512, 96, 56), train)[:2] == pair
+
+
 def test_strictly_they_are_not() -> None:
     assert "strassen_conv2d" not in names(graph(256, 256), Algorithms(TARGETS["avx2"], strict=True))

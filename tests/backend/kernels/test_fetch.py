@@ -9,7 +9,7 @@ import pytest
 
 from cnnc.backend.kernel.ir import For, Prefetch, Statement
 from cnnc.backend.kernel.nest import iterations
-from cnnc.backend.kernels.fetch import WAYS
+from cnnc.backend.kernels.fetch import LINE, WAYS, apart
 from cnnc.backend.lower import Program
 from cnnc.backend.target import TARGETS, Target
 from cnnc.ir.builder import GraphBuilder
@@ -25,6 +25,13 @@ from tests.kernel_sites import check_sample
 from tests.native_kernels import on_runnable_targets, run_natively
 
 SMALL_CACHE = 4096
+
+
+def test_rows_apart_begin_in_every_set_of_a_cache() -> None:
+    for elements in (1, 16, 17, 32, 1008, 1024, 4096):
+        pitch = apart(elements)
+        assert elements <= pitch < elements + 2 * LINE and pitch % LINE == 0
+        assert len({row * pitch // LINE % 64 for row in range(64)}) == 64
 
 
 def masked_gradient(images: int, maps: int, channels: int, height: int, width: int) -> Fused:
