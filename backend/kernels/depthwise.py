@@ -46,6 +46,8 @@ def depthwise(site: Site, shape: Contraction) -> Kernel:
     source, weights = region.anchor_tensor(0).layout, region.anchor_tensor(1).layout
     if (source.tag, weights.tag) != ("acdb", "bcda"):
         raise UnsupportedError(f"a depthwise convolution reads acdb and bcda, not {source} and {weights}")
+    height, phases = shape.result[0], len(shape.phases(0))
+    region.expect_bands(lambda rows: rows % phases == 0 or rows == height)
     return _Depthwise(site, shape).build()
 
 

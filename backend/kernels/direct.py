@@ -62,8 +62,10 @@ def convolution(site: Site, shape: Contraction) -> Kernel:
 
 
 def direct(site: Site, shape: Contraction) -> Kernel:
-    """The kernel of one contraction with its epilogue."""
+    """The kernel of one contraction with its epilogue. Raises UnsupportedError for sums beside others than
+    contractions of one tap, in bands that do not divide the rows."""
     region = Region(site)
+    region.expect_bands(lambda rows: shape.is_pointwise and shape.result[0] % rows == 0)
     weight_number = region.operand(1)
     if shape.is_pointwise and region.window == (1, 1):
         lanes = site.lanes(shape.maps)

@@ -25,6 +25,7 @@ def mean_pool2d_grad(site: Site) -> Kernel:
     grad = PoolGrad.of(site)
     op = grad.region.anchor
     assert isinstance(op, MeanPool2dGrad)
+    grad.region.expect_bands(lambda rows: grad.windows.tile and rows == op.kernel[0])
     shares = Shares.of(grad.k, op, grad.region.result.type, grad.region.anchor_tensor(0).type)
     if grad.windows.tile:
         return _mean_of_tiles(grad, shares)

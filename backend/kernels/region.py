@@ -86,6 +86,15 @@ class Region:
             return None
         return node.op.cut(self.result.type)
 
+    def expect_bands(self, fits: Callable[[int], bool]) -> None:
+        """Raise UnsupportedError unless there are no sums, or bands of a number of rows that `fits`."""
+        if self.bands is None:
+            return
+        *_, width = self.result.type.shape
+        rows, rest = divmod(self.bands.part, width)
+        if rest or self.result.type.rank < 4 or not fits(rows):
+            raise UnsupportedError(f"{self.anchor.name} cannot add up parts of {self.bands.part} rows")
+
     @cached_property
     def summed(self) -> tuple[int, ...]:
         """The site's numbers of the results that are such sums."""
@@ -141,7 +150,8 @@ class Epilogue:
 
     @property
     def _band(self) -> Affine:
-        assert self.band is not None, "a kernel that adds up must say where"
+        if self.band is None:
+            raise UnsupportedError(f"{self.region.anchor.name} cannot add up sums of its result")
         return self.band
 
     def prefetch(self, points: Iterable[Point]) -> None:

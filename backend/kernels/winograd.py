@@ -57,6 +57,8 @@ def winograd_conv2d(site: Site) -> Kernel:
     assert isinstance(region.anchor, WinogradConv2d)
     if any(m % size for m, size in zip(region.anchor.tile, region.window, strict=True)):
         raise UnsupportedError(f"windows of {region.window} do not divide tiles of {region.anchor.tile}")
+    height, tile_rows = region.result.type.shape[2], region.anchor.tile[0]
+    region.expect_bands(lambda rows: rows == min(tile_rows, height))
     return _Winograd(site, region, region.anchor).build()
 
 

@@ -8,19 +8,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cnnc.backend.kernels.registry import kernel_for
+from cnnc.backend.layouts import LayoutRules
 from cnnc.backend.target import TARGETS, Target
+from cnnc.errors import UnsupportedError
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.graph import Graph, Value
-from cnnc.ir.types import Array, f32
+from cnnc.ir.op import Op, Sample
+from cnnc.ir.types import Array, TensorType, f32
 from cnnc.ops.batch_sums import BatchNormSums, part_rows
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad
+from cnnc.ops.dense import Dense
 from cnnc.ops.elementwise import Add, Map
 from cnnc.ops.fused import Fused
-from cnnc.ops.pool import MeanPool2dGrad
+from cnnc.ops.pool import MaxPool2d, MeanPool2dGrad
 from cnnc.ops.reduce import Sum
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeights
+from cnnc.passes.assign_layouts import Tensors
 from cnnc.passes.fuse_epilogues import FuseEpilogues
-from tests.kernel_sites import check_graph
+from tests.kernel_sites import check_graph, site_of
 
 
 @pytest.fixture(params=["avx2", "avx512"])
@@ -99,6 +105,40 @@ def test_of_mean_pools(kernel: tuple[int, int], channels: int, target: Target) -
     b = GraphBuilder("net")
     dy = b.input("dy", f32(2, channels, 6 // kernel[0], 10 // kernel[1]))
     check_sums(b, b.emit(MeanPool2dGrad(kernel, kernel, size=(6, 10)), dy), target)
+
+
+def summed(anchor: Op, operands: Sequence[TensorType], rows: int) -> Fused:
+    b = GraphBuilder("fused")
+    values = [b.input(f"x{i}", type) for i, type in enumerate(operands)]
+    result = b.emit(anchor, *values)
+    x, mean = b.input("x", result.type), b.input("mean", f32(result.type.shape[1]))
+    return Fused(b.build(b.emit_all(BatchNormSums(rows), result, x, mean)))
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        summed(Conv2dInputGrad(size=(6, 7)), (f32(2, 5, 6, 7), f32(5, 3, 1, 1)), 28),
+        summed(Conv2dInputGrad(size=(6, 7)), (f32(2, 5, 6, 7), f32(5, 3, 1, 1)), 20),
+        summed(Conv2dInputGrad(size=(8, 9)), (f32(2, 5, 6, 7), f32(5, 3, 3, 3)), 72),
+        summed(Dense(), (f32(4, 5), f32(3, 5)), 4),
+        summed(Conv2dInputGrad((2, 2), groups=3, size=(7, 7)), (f32(1, 3, 4, 4), f32(3, 1, 1, 1)), 21),
+        summed(WinogradConv2d((4, 4), (3, 3), (1, 1, 1, 1)), (f32(1, 5, 8, 8), f32(36, 5, 3)), 16),
+        summed(MeanPool2dGrad((2, 2), (2, 2), size=(6, 6)), (f32(1, 3, 3, 3),), 6),
+        summed(MaxPool2d((2, 2), (2, 2)), (f32(1, 3, 6, 6),), 9),
+    ],
+    ids=lambda op: op.anchor.op.name,
+)
+def test_other_bands_are_refused(op: Fused) -> None:
+    """As a graph in text may have them."""
+    operands = tuple(value.type for value in op.body.inputs)
+    site = site_of(Sample(op, operands), TARGETS["avx2"])
+    layouts = LayoutRules(site.target)(op, Tensors(operands, (None,) * len(operands), op.infer(*operands)))
+    tensors = [
+        replace(t, layout=at or t.layout) for t, at in zip(site.operands, layouts.operands, strict=True)
+    ]
+    with pytest.raises(UnsupportedError, match="cannot add up"):
+        kernel_for(replace(site, operands=tuple(tensors)))
 
 
 def test_two_sums_of_one_gradient() -> None:
