@@ -13,7 +13,7 @@ from functools import cached_property
 
 import networkx as nx
 
-from cnnc.ir.graph import Graph, Node
+from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ir.op import Op, Trait
 from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2dInputGrad
@@ -110,13 +110,14 @@ class _Growth:
         for anchor, members in self.members.items():
             for value in (v for m in members for v in self.graph.nodes[m].results):
                 for reader in self.graph.users[value]:
-                    reason = self._report(anchor, reader)
+                    reason = self._report(anchor, reader, value)
                     if reader not in members and reason is not None:
                         yield Refusal(value.name, _label(self.graph.nodes[reader]), reason)
 
-    def _report(self, anchor: int, reader: int) -> str | None:
-        op = self.graph.nodes[reader].op
-        if op.has(Trait.ELEMENTWISE) or op.has(Trait.SUMS):
+    def _report(self, anchor: int, reader: int, value: Value) -> str | None:
+        node = self.graph.nodes[reader]
+        op, is_summed = node.op, node.op.has(Trait.SUMS) and node.operands[0] == value
+        if op.has(Trait.ELEMENTWISE) or is_summed:
             return self._refusal(anchor, reader, self.shape(anchor))
         return self._pool_refusal(anchor, reader) if op.has(Trait.POOLING) else None
 
