@@ -17,6 +17,7 @@ from cnnc.backend.target import Target
 from cnnc.ir.layout import CHANNELS_LAST
 from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad
+from cnnc.passes.bands import MOST_PIXELS
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,9 @@ def fold_rows(shape: Contraction, target: Target, vectors: int, band: int = 0) -
     of rows that of it.
     """
     height, width = shape.result
-    factors = [f for f in range(1, height + 1) if ((band or height) % f == 0 and width * f <= 256) or f == 1]
+    factors = [
+        f for f in range(1, height + 1) if ((band or height) % f == 0 and width * f <= MOST_PIXELS) or f == 1
+    ]
     best = min(factors, key=lambda f: (row_cycles(target, width * f, vectors) * (height // f), f))
     size = (height // best, width * best)
     return replace(shape, source=size, result=size)

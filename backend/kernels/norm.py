@@ -13,7 +13,7 @@ from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.loops import Accumulators, Tiles, nest, vectors
 from cnnc.backend.kernels.site import Site, Tensor, channel_tiles, declare
-from cnnc.ops.batch_sums import BatchMoments, BatchNormSums, Cut, MergeMoments, row_count
+from cnnc.ops.batch_sums import BatchMoments, BatchNormSums, MergeMoments, RowParts, row_count
 from cnnc.ops.norm import ScaleMaps
 
 MOST_VECTORS = 8
@@ -54,7 +54,7 @@ def batch_moments(site: Site) -> Kernel:
     assert isinstance(site.op, BatchMoments)
     k = KernelBuilder(site.op.name)
     x = site.operands[0]
-    rows = _Rows.of(k, site, Cut(1, row_count(x.type), site.op.rows))
+    rows = _Rows.of(k, site, RowParts(1, row_count(x.type), site.op.rows))
     arguments = declare(k, site, rows.view, read_back=(0, 1))
     moments = _Moments(k, rows, *arguments.operands, *arguments.results)
     rows.visit(moments.begin, moments.block)
@@ -158,12 +158,12 @@ class _Rows:
 
     k: KernelBuilder
     site: Site
-    cut: Cut
+    cut: RowParts
     channels: int
     block: int
 
     @classmethod
-    def of(cls, k: KernelBuilder, site: Site, cut: Cut) -> _Rows:
+    def of(cls, k: KernelBuilder, site: Site, cut: RowParts) -> _Rows:
         """A block of x takes half of the second-level cache at most."""
         x, block = site.operands[0], LEAST_RUN
         channels = x.shape[1]
@@ -183,7 +183,7 @@ class _Rows:
         return min(LEAST_RUN, self.cut.rows, (self.cut.rows - 1) % self.cut.part + 1)
 
     def view(self, tensor: Tensor) -> tuple[int, ...]:
-        """The tensor's memory as rows of channels; of a result as rows for each part of each stretch."""
+        """The tensor's memory as rows of channels; of a result as rows for each part of each image."""
         if any(tensor is result for result in self.site.results):
             return self.cut.images, self.cut.parts, self.channels
         return (self.cut.images * self.cut.rows, self.channels) if tensor.type.rank == 4 else tensor.physical
@@ -193,17 +193,17 @@ class _Rows:
         of its rows, in order."""
         k = self.k
         with (
-            k.once_or_loop("stretch", self.cut.images, parallel=True) as stretch,
+            k.once_or_loop("n", self.cut.images, parallel=True) as image,
             k.loop("part", 0, self.cut.parts, parallel=True) as number,
         ):
-            start = stretch * self.cut.rows
-            part = _Part((stretch, number), start + number * self.cut.part)
+            start = image * self.cut.rows
+            part = _Part((image, number), start + number * self.cut.part)
             vectors(k, self.channels, self.lanes, lambda first, count: begin(part, first, count))
             self.blocks(start, part.first, lambda row, height: block(part, row, height))
 
     def blocks(self, start: Affine, first: Affine, body: Callable[[Affine, int], None]) -> None:
-        """`body(row, height)` for the blocks of the part that begins with row `first` of the stretch that
-        begins with `start`, whose last block may be lower."""
+        """`body(row, height)` for the blocks of the part that begins with row `first` of an image that
+        begins with row `start`, whose last block may be lower."""
         whole = self.cut.rows - self.cut.rows % self.block
         if whole:
             stops = first + (self.cut.part - self.block + 1), start + (whole - self.block + 1)

@@ -24,7 +24,7 @@ from cnnc.backend.kernels.site import Arguments, Site, Tensor, channel_tiles, de
 from cnnc.errors import UnsupportedError
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ir.op import Op
-from cnnc.ops.batch_sums import BatchNormSums, Cut
+from cnnc.ops.batch_sums import BatchNormSums, RowParts
 from cnnc.ops.elementwise import LETTERS, Elementwise
 from cnnc.ops.fused import Fused
 from cnnc.ops.pool import MaxPool2d, MeanPool2d
@@ -78,13 +78,10 @@ class Region:
         return self.body.nodes[0].results[0]
 
     @cached_property
-    def bands(self) -> Cut | None:
+    def bands(self) -> RowParts | None:
         """How sums in the epilogue, all alike, are cut; None if there are none."""
-        sums = (node for node in self.epilogue if isinstance(node.op, BatchNormSums))
-        node = next(sums, None)
-        if node is None or not isinstance(node.op, BatchNormSums):
-            return None
-        return node.op.cut(self.result.type)
+        ops = (node.op for node in self.epilogue)
+        return next((op.cut(self.result.type) for op in ops if isinstance(op, BatchNormSums)), None)
 
     def expect_bands(self, fits: Callable[[int], bool]) -> None:
         """Raise UnsupportedError unless there are no sums, or bands of a number of rows that `fits`."""
@@ -199,7 +196,7 @@ class Epilogue:
         results: dict[Points, Vec] = {}
         for points, sample in latest.items():
             operands = {
-                letter: known[o][points] if o in known else self._operand(o, points, sample, count, loaded)
+                letter: self._value(o, points, sample, count, known, loaded)
                 for letter, o in zip(LETTERS, node.operands, strict=False)
             }
             results[points] = emit_expression(self.k, node.op.expr, operands, sample.lanes)
@@ -216,29 +213,27 @@ class Epilogue:
         dy, x, mean = node.operands
         terms: list[tuple[Vec, Vec]] = []
         for points, vector in known[dy].items():
-            from_mean, middle = (
-                known[o][points] if o in known else self._operand(o, points, vector, count, loaded)
-                for o in (x, mean)
-            )
-            terms.append((vector, from_mean - middle))
+            value, middle = (self._value(o, points, vector, count, known, loaded) for o in (x, mean))
+            terms.append((vector, value - middle))
         places = next(iter(known[dy]))
-        for value, total in zip(node.results, _totals(self.k, terms), strict=True):
-            handle = self.arguments.results[self.region.body.outputs.index(value)]
+        for result, total in zip(node.results, _totals(self.k, terms), strict=True):
+            handle = self.arguments.results[self.region.body.outputs.index(result)]
             place = places[0][0], self._band, places[0][1]
-            *_, part = parts = self._parts(places, total)
-            if len(parts) > 1:
-                part = parts[0] + part
+            part = halved(self._parts(places, total))
             handle.store(place, handle.load(place, part.lanes, count) + part, count)
 
-    def _operand(
+    def _value(
         self,
         value: Value,
         points: Points,
         sample: Vec,
         count: int,
+        known: Mapping[Value, Mapping[Points, Vec]],
         loaded: dict[tuple[Value, Point], Vec],
     ) -> Vec:
-        """An operand from outside the region for the points of a vector like `sample`."""
+        """A value for the points of a vector like `sample`: what is known, or from outside the region."""
+        if value in known:
+            return known[value][points]
         lanes = sample.lanes // len(points)
         parts = [self._load(value, point, lanes, count, loaded) for point in points]
         return parts[0] if len(parts) == 1 else self.k.join(parts[0], parts[1])

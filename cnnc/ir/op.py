@@ -27,8 +27,8 @@ class Trait(enum.Enum):
     JOIN = "the result is the operands one behind the other along `axis`"
     PART = "the result is the operand's elements from `start` on along `axis`"
     EPILOGUE = "a kernel that can apply a fused elementwise epilogue to its result"
-    SUMS = "sums over parts of the batch by channel, which a contraction's epilogue may add up"
     UPDATE = "the same, for epilogues that read whole tensors and scalars only; may write over such a tensor"
+    SUMS = "sums over parts of the batch by channel, which an epilogue may add up"
 
 
 class Emitter(Protocol):

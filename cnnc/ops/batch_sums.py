@@ -46,8 +46,8 @@ def expect_channels(x: TensorType) -> None:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Stretches of `rows` rows, one or `images` of them, each cut into parts of `part`, the last the rest."""
+class RowParts:
+    """The `rows` of each of `images`, or of all in one, cut into parts of `part`, the last the rest."""
 
     images: int
     rows: int
@@ -55,7 +55,7 @@ class Cut:
 
     @property
     def parts(self) -> int:
-        """Of each stretch."""
+        """Of each image, or of all."""
         return -(-self.rows // self.part)
 
 
@@ -160,11 +160,11 @@ class BatchNormSums(_InParts):
     name: ClassVar[str] = "batch_norm_sums"
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.SUMS})
 
-    def cut(self, x: TensorType) -> Cut:
+    def cut(self, x: TensorType) -> RowParts:
         """How `x` is cut into the parts."""
         pixels = row_count(x) // x.shape[0]
         images, rows = (x.shape[0], pixels) if self.rows <= pixels else (1, row_count(x))
-        return Cut(images, rows, self.rows)
+        return RowParts(images, rows, self.rows)
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         dy, x, mean = take_floats(operands, "result gradient", "input", "mean")
