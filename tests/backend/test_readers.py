@@ -54,6 +54,27 @@ def test_every_source_belongs_to_a_program() -> None:
     assert used == {path.name for path in RUNTIME.glob("*.c")}
 
 
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 4097, (2 << 20) - 1, 2 << 20, (5 << 20) + 1])
+def test_aligned_memory(size: int, memory: ctypes.CDLL) -> None:
+    """Small memory begins with a line, large memory with a large page; all of it can be written."""
+    address = memory.memory_aligned(size)
+    assert address % (64 if size < 2 << 20 else 2 << 20) == 0
+    ctypes.memset(address, 1, size)
+    assert ctypes.string_at(address, size) == b"\1" * size
+    memory.free(ctypes.c_void_p(address))
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    path = tmp_path_factory.mktemp("memory") / "memory.so"
+    sources = [str(RUNTIME / name) for name in ("memory.c", "error.c")]
+    subprocess.run([str(CC), "-std=c11", "-shared", "-fPIC", *sources, "-o", str(path)], check=True)
+    library = ctypes.CDLL(str(path))
+    library.memory_aligned.restype = ctypes.c_void_p
+    library.memory_aligned.argtypes = [ctypes.c_size_t]
+    return library
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     path = tmp_path_factory.mktemp("inflate") / "inflate.so"
