@@ -15,6 +15,7 @@ from cnnc.backend.kernels.dense import dense_vectors
 from cnnc.backend.kernels.strassen_blocks import halves_block
 from cnnc.backend.kernels.tiles import LONG_ROW, Field, block_for
 from cnnc.backend.target import Target
+from cnnc.ir.body import anchor_position, source_of
 from cnnc.ir.graph import Node, Value
 from cnnc.ir.layout import CHANNELS_LAST, Layout, row_major
 from cnnc.ir.op import Op
@@ -110,11 +111,13 @@ class LayoutRules:
         return has_rows and value not in _weights(node)
 
     def _region(self, op: Fused, tensors: Tensors) -> LayoutRule:
-        """What the anchor wants; what its epilogue reads in full lies as the results do."""
+        """What the anchor wants, and the prologue, which reads vectors of channels; what the epilogue reads
+        in full lies as the results do."""
         body = op.body
         if all(isinstance(node.op, Elementwise) for node in body.nodes):
             return _elementwise(tensors)
-        numbers = [body.inputs.index(o) for o in op.anchor.operands]
+        sources = [source_of(body, o) for o in op.anchor.operands]
+        numbers = [body.inputs.index(source) for source in sources]
         anchor = Tensors(
             tuple(tensors.operands[i] for i in numbers),
             tuple(tensors.layouts[i] for i in numbers),
@@ -129,9 +132,11 @@ class LayoutRules:
             return lying if type.shape == shape else channels_last(type)
 
         operands: list[Layout | None] = [outside(t) for t in tensors.operands]
-        for number, layout in zip(numbers, rule.operands, strict=True):
-            read_by_epilogue = body.users[body.inputs[number]] != (0,)
-            operands[number] = layout or (operands[number] if read_by_epilogue else None)
+        position = anchor_position(body)
+        for number, layout, given in zip(numbers, rule.operands, op.anchor.operands, strict=True):
+            read_by_epilogue = body.users[body.inputs[number]][-1] > position
+            made = channels_last(given.type) if given in body.producer else None
+            operands[number] = made or layout or (operands[number] if read_by_epilogue else None)
         return LayoutRule(tuple(operands), tuple(map(outside, tensors.results)))
 
     def _convolution(self, op: Conv2d | Conv2dInputGrad | Conv2dWeightGrad, tensors: Tensors) -> LayoutRule:

@@ -5,13 +5,20 @@ Reads the stages of a compilation: the choice of algorithms as that pass made it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from cnnc.ir.graph import Graph
 from cnnc.ir.op import Trait
 from cnnc.passes.choose_algorithms import Choice, ChooseAlgorithms
 from cnnc.passes.fuse_epilogues import FuseEpilogues
+from cnnc.passes.fuse_prologues import (
+    FusePrologues,
+    body_of,
+    feeds_contraction,
+    find_prologues,
+    prologue_refusal,
+)
 from cnnc.passes.recompute_activations import AGAIN
 from cnnc.passes.regions import FusionReport, find_regions
 from cnnc.pipeline import Compilation
@@ -38,8 +45,8 @@ class Decision:
 @dataclass(frozen=True)
 class Explanation:
     """A node that runs as a kernel: what it computes, by which algorithm and why (`reason` is only, forced,
-    measured or predicted; empty where there are no algorithms to choose from), what was fused into it,
-    and what was not and why."""
+    measured or predicted; empty where there are no algorithms to choose from), what was fused into it, what
+    makes its operand before what is applied to its result, and what was not and why."""
 
     layer: str
     op: str
@@ -57,12 +64,38 @@ def explain(compilation: Compilation) -> tuple[Explanation, ...]:
     report = find_regions(graph)
     regions = {region[0]: region for region in report.regions}
     inner = {index for region in report.regions for index in region[1:]}
-    known = decisions(compilation)
-    return tuple(
+    known, prologues = decisions(compilation), _Prologues(_stage(compilation, FusePrologues.name))
+    explained = (
         _explanation(graph, regions.get(index, (index,)), known[node.results[0].name], report)
         for index, node in enumerate(graph.nodes)
         if index not in inner and not node.op.has(Trait.VIEW)
     )
+    return tuple(full for names, each in explained if (full := prologues.complete(names, each)))
+
+
+class _Prologues:
+    """What the fusion of prologues did to a graph, by names of values."""
+
+    def __init__(self, graph: Graph) -> None:
+        made = find_prologues(graph)
+        feeding = (node for node in graph.nodes if feeds_contraction(graph, node))
+        self._gone = {value.name for value in made}
+        self._refused = {n.result.name: why for n in feeding if (why := prologue_refusal(graph, n))}
+        self._before = {
+            node.results[0].name: tuple(inner.op.name for inner in body_of(made[operand]).nodes)
+            for node in graph.nodes
+            for operand in node.operands
+            if operand in made
+        }
+
+    def complete(self, names: Sequence[str], each: Explanation) -> Explanation | None:
+        """An explanation with what it says of prologues; None if the node that computes the values of these
+        names became one."""
+        if not self._gone.isdisjoint(names):
+            return None
+        before = next((self._before[name] for name in names if name in self._before), ())
+        refused = tuple(f"no prologue: {self._refused[name]}" for name in names if name in self._refused)
+        return replace(each, fused=before + each.fused, refused=each.refused + refused)
 
 
 def decisions(compilation: Compilation) -> Mapping[str, Decision]:
@@ -113,10 +146,11 @@ def _stage(compilation: Compilation, name: str) -> Graph:
 
 def _explanation(
     graph: Graph, region: tuple[int, ...], decision: Decision, report: FusionReport
-) -> Explanation:
+) -> tuple[tuple[str, ...], Explanation]:
+    """The values of a region, and what is said of it but for prologues."""
     anchor, choice = graph.nodes[region[0]], decision.choice
-    values = {v.name for index in region for v in graph.nodes[index].results}
-    return Explanation(
+    values = tuple(v.name for index in region for v in graph.nodes[index].results)
+    return values, Explanation(
         anchor.layer,
         decision.op,
         anchor.results[0].type.shape,

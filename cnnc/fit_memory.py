@@ -20,11 +20,10 @@ from cnnc.errors import CnncError
 from cnnc.ir.graph import Graph, Value
 from cnnc.ir.location import Location
 from cnnc.ir.plan import Plan
-from cnnc.passes.fuse_epilogues import FuseEpilogues
 from cnnc.passes.recompute_activations import RecomputeActivations
 from cnnc.passes.runner import Pass, Stage, run_passes
 from cnnc.peak import Profile
-from cnnc.pipeline import Compilation, compile_graph, plan_graph
+from cnnc.pipeline import FUSION, Compilation, compile_graph, plan_graph
 from cnnc.recomputation import Offer, Situation
 
 DEPTHS = (0, 1, 2, 4, 8)
@@ -161,13 +160,13 @@ class _Search:
         self.rounds -= 1
         ordered = tuple(name for name in self._graph.values if name in chosen)
         before = self.first.stages[: self._fusion]
-        added = run_passes(self._graph, (RecomputeActivations(ordered), FuseEpilogues()))[1:]
+        added = run_passes(self._graph, (RecomputeActivations(ordered), *FUSION))[1:]
         return _Attempt(chosen, (*before, *added), plan_graph(added[-1].graph, self.target, self.shared))
 
     @cached_property
     def _fusion(self) -> int:
-        """The number of the stage that fusion left."""
-        return [stage.name for stage in self.first.stages].index(FuseEpilogues.name)
+        """The number of the first stage that fusion left."""
+        return [stage.name for stage in self.first.stages].index(FUSION[0].name)
 
     @cached_property
     def _graph(self) -> Graph:

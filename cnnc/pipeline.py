@@ -30,6 +30,7 @@ from cnnc.passes.eliminate_dead_code import EliminateDeadCode
 from cnnc.passes.fold_batch_norm import FoldBatchNorm
 from cnnc.passes.fold_constants import FoldConstants
 from cnnc.passes.fuse_epilogues import FuseEpilogues
+from cnnc.passes.fuse_prologues import FusePrologues
 from cnnc.passes.hoist_maps import HoistMaps
 from cnnc.passes.join_input_grads import JoinInputGrads
 from cnnc.passes.lower_batch_norm import LowerBatchNorm
@@ -42,6 +43,9 @@ from cnnc.passes.share_statistics import ShareStatistics
 from cnnc.passes.split_preparation import SplitPreparation, preparation_graph, split_preparation
 from cnnc.passes.use_batch_statistics import UseBatchStatistics
 
+FUSION: tuple[Pass, ...] = (FuseEpilogues(), FusePrologues())
+"""The last passes: which nodes one kernel computes."""
+
 
 def inference_passes(batch: int, algorithms: ChooseAlgorithms | None = None) -> tuple[Pass, ...]:
     """From a forward graph at any batch to what is planned. Without `algorithms` every contraction is
@@ -53,14 +57,14 @@ def inference_passes(batch: int, algorithms: ChooseAlgorithms | None = None) -> 
         FoldBatchNorm(),
         *_reordering_passes(algorithms),
         *_simplifying_passes(algorithms),
-        FuseEpilogues(),
+        *FUSION,
     )
 
 
 def prepared_passes(batch: int, algorithms: ChooseAlgorithms | None = None) -> tuple[Pass, ...]:
     """The same, with what depends on the weights alone left to the preparation of the params."""
-    *passes, fuse = inference_passes(batch, algorithms)
-    return (*passes, SplitPreparation(), EliminateDeadCode(), fuse)
+    passes = inference_passes(batch, algorithms)[: -len(FUSION)]
+    return (*passes, SplitPreparation(), EliminateDeadCode(), *FUSION)
 
 
 def training_passes(
@@ -79,7 +83,7 @@ def training_passes(
         AppendUpdates(optimizer),
         *_simplifying_passes(algorithms),
         DeriveMasks(),
-        FuseEpilogues(),
+        *FUSION,
     )
 
 
@@ -161,7 +165,7 @@ def compile_preparation(
     nodes = split_preparation(given).nodes if split else ()
     params = {p.name: p for p in given.params}
     graph = preparation_graph(main.plan.graph, [params[w] for w in weights], nodes, states)
-    passes = (EliminateDeadCode(), FuseEpilogues())
+    passes = (EliminateDeadCode(), *FUSION)
     return compile_graph(graph, passes, target, shared=main.plan, proven=proven)
 
 

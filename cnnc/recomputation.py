@@ -81,11 +81,23 @@ class Situation:
                     pending.append(operand)
                 else:
                     extended.add(operand)
+        new |= self._made_of(new)
         saved = held.nbytes - sum(v.type.nbytes for v in extended)
         names = frozenset(v.name for v in new)
         if saved <= 0 or self._longest_chain(self.chosen | names) > self.depth:
             return None
         return Offer(names, saved, sum(work(self.graph.producer[v]) for v in new))
+
+    def _made_of(self, values: set[Value]) -> set[Value]:
+        """What kernels make of these values as they read them: it is in no memory, but who reads it reads
+        them."""
+        found: set[Value] = set()
+        for node in self.graph.nodes:
+            result = node.results[0]
+            is_made = node.op.has(Trait.ELEMENTWISE) and result.name not in self.profile.plan.graph.values
+            if is_made and result in self._possible and not found.union(values).isdisjoint(node.operands):
+                found.add(result)
+        return found - values
 
     def _longest_chain(self, names: frozenset[str]) -> int:
         """The most contractions among these values that are computed one from the other."""

@@ -76,7 +76,7 @@ def _made_of(graph: Graph, value: Value, source: Value) -> Expr | None:
     if value.type != source.type or node is None or not isinstance(node.op, Elementwise):
         return None
     expr = _by_names(node)
-    if not _is_cheap(expr):
+    if not is_cheap(expr):
         return None
     replaced: dict[Expr, Expr] = {}
     for operand in node.operands:
@@ -98,5 +98,6 @@ def _by_names(node: Node) -> Expr:
     return substitute(node.op.expr, letters)
 
 
-def _is_cheap(expr: Expr) -> bool:
-    return not isinstance(expr, Call) or (expr.function in CHEAP and all(map(_is_cheap, expr.args)))
+def is_cheap(expr: Expr) -> bool:
+    """Whether an expression costs less than reading an element."""
+    return not isinstance(expr, Call) or (expr.function in CHEAP and all(map(is_cheap, expr.args)))

@@ -87,7 +87,7 @@ def test_the_limit_holds_on_other_targets() -> None:
 
 
 def test_cheap_values_come_first(plain: CompiledUnit) -> None:
-    limits = (int(share * plain.workspace_bytes) for share in (1, 0.9, 0.6))
+    limits = (int(share * plain.workspace_bytes) for share in (1, 0.95, 0.6))
     none, few, many = (
         summarize(training_unit(source_of(deep()), BATCH, host(), max_memory=limit)) for limit in limits
     )

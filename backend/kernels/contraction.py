@@ -12,12 +12,10 @@ from dataclasses import dataclass, replace
 
 from cnnc.backend.kernels.phases import Phase, forward_phase, gradient_phases
 from cnnc.backend.kernels.site import Site, Tensor
-from cnnc.backend.kernels.tiles import Field, row_cycles
-from cnnc.backend.target import Target
+from cnnc.backend.kernels.tiles import Field
 from cnnc.ir.layout import CHANNELS_LAST
 from cnnc.ir.types import TensorType
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad
-from cnnc.passes.bands import MOST_PIXELS
 
 
 @dataclass(frozen=True)
@@ -115,21 +113,6 @@ def tile_field(shape: Contraction, window: tuple[int, int] = (1, 1)) -> Field:
     """What is cut into register tiles: the pixels of the phase with the most."""
     rows, columns = (shape.phases(axis)[0].count for axis in (0, 1))
     return Field(rows, columns, window)
-
-
-def fold_rows(shape: Contraction, target: Target, vectors: int, band: int = 0) -> Contraction:
-    """Join rows of a pointwise contraction into longer ones, if register tiles fit those better.
-
-    The rows stay a divisor of what they were, so that they still spread over the threads, and with a `band`
-    of rows that of it.
-    """
-    height, width = shape.result
-    factors = [
-        f for f in range(1, height + 1) if ((band or height) % f == 0 and width * f <= MOST_PIXELS) or f == 1
-    ]
-    best = min(factors, key=lambda f: (row_cycles(target, width * f, vectors) * (height // f), f))
-    size = (height // best, width * best)
-    return replace(shape, source=size, result=size)
 
 
 def as_images(

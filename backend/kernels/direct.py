@@ -17,17 +17,12 @@ from itertools import product
 from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.columns import Run, joint_runs, side_by_side
-from cnnc.backend.kernels.contraction import (
-    Contraction,
-    as_images,
-    fold_rows,
-    forward,
-    input_grad,
-    tile_field,
-)
+from cnnc.backend.kernels.contraction import Contraction, forward, input_grad, tile_field
 from cnnc.backend.kernels.depthwise import depthwise
 from cnnc.backend.kernels.fetch import LINE, Fetcher
 from cnnc.backend.kernels.phases import Phase
+from cnnc.backend.kernels.pointwise import as_rows
+from cnnc.backend.kernels.prologue import Loader, MadeRows
 from cnnc.backend.kernels.read_ahead import STRAIGHT_CHANNELS, ReadAhead
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.rows import SourceRows, each_filter_row, each_part
@@ -57,7 +52,9 @@ def conv2d_input_grad(site: Site) -> Kernel:
 
 
 def convolution(site: Site, shape: Contraction) -> Kernel:
-    """Depthwise ones have a kernel of their own."""
+    """Depthwise ones have a kernel of their own. Raises UnsupportedError for a prologue of others than
+    contractions of one tap."""
+    Region(site).expect_prologue(shape.is_pointwise and shape.groups == 1)
     return depthwise(site, shape) if shape.is_depthwise else direct(site, shape)
 
 
@@ -66,28 +63,9 @@ def direct(site: Site, shape: Contraction) -> Kernel:
     contractions of one tap, in bands that do not divide the rows."""
     region = Region(site)
     region.expect_bands(lambda rows: shape.is_pointwise and shape.result[0] % rows == 0)
-    weight_number = region.operand(1)
     if shape.is_pointwise and region.window == (1, 1):
-        lanes = site.lanes(shape.maps)
-        vectors = max(1, site.operands[weight_number].layout.block // lanes)
-        shape = fold_rows(shape, site.target, vectors, _band(region, shape))
-        rank = region.result.type.rank
-        site = as_images(
-            site,
-            shape,
-            lambda i: i != weight_number and (i == region.operand(0) or _rank(site, i) == rank),
-            region.summed,
-        )
+        site, shape = as_rows(site, shape)
     return _Direct(site, shape).build()
-
-
-def _band(region: Region, shape: Contraction) -> int:
-    """Rows of a band, if sums are cut into bands."""
-    return shape.result[0] // region.bands.parts if region.bands else 0
-
-
-def _rank(site: Site, number: int) -> int:
-    return site.operands[number].type.rank
 
 
 @dataclass(frozen=True)
@@ -146,6 +124,7 @@ class _Direct:
         self.phases = shape.phases(0), shape.phases(1)
         self.parts = -(-self.phases[0][0].count // self.tile_rows)
         self.ahead = ReadAhead(self.region, shape, self.tile_rows, self.parts, self.block)
+        self.made = self._made_rows() if self.region.has_prologue else None
 
     def _blocking(self, packed: int) -> tuple[int, int]:
         """Lanes and maps of a block: those of the packing, or without one the target's own."""
@@ -156,6 +135,11 @@ class _Direct:
         lanes = self.site.lanes(self.shape.maps)
         return lanes, lanes * min(4, -(-self.shape.maps // lanes))
 
+    def _made_rows(self) -> MadeRows:
+        loader = Loader.of(self.k, self.region, self.arguments, 0)
+        lanes = self.site.lanes(self.shape.channels)
+        return MadeRows.declare(loader, self.source_tensor, self.shape, self.tile_rows, lanes)
+
     def build(self) -> Kernel:
         blocks = -(-self.shape.maps // self.block)
         with ExitStack() as nest:
@@ -163,16 +147,19 @@ class _Direct:
             def parallel(name: str, extent: int, marked: int = 0) -> Affine:
                 return nest.enter_context(self.k.loop(name, 0, extent, parallel=True, images=marked))
 
-            outer = parallel("block", blocks) if self._weights_outer() and not self.ahead.fetched else None
+            is_inner = bool(self.ahead.fetched or self.made)
+            outer = parallel("block", blocks) if self._weights_outer() and not is_inner else None
             image, band, group = (
                 parallel("n", self.shape.batch, 0 if self._rows_are_images() else self.site.each_image),
                 parallel("row", self.bands or self.parts, self._row_images()),
                 parallel("group", self.shape.groups) if self.shape.groups > 1 else affine(0),
             )
-            if self.ahead.fetched:
+            if is_inner:
                 self._epilogue(band).begin(image, affine(0), self.shape.maps, self.lanes)
                 part = nest.enter_context(self._parts(band))
                 self._fetch(image, part)
+                if self.made:
+                    self.made.make(image, part * self.tile_rows)
                 number = nest.enter_context(self.k.once_or_loop("block", blocks))
             else:
                 number = outer if outer is not None else parallel("block", blocks)
@@ -208,6 +195,8 @@ class _Direct:
 
     def _fetch(self, image: Affine, part: Affine) -> None:
         """Fetch the operands of the epilogue for the rows of a part."""
+        if not self.ahead.fetched:
+            return
         rows, (height, width) = self.tile_rows, self.shape.result
         maps = [self.arguments.operands[number] for number in self.ahead.fetched]
         extent = part * rows, (part * rows + rows, height)
@@ -349,8 +338,9 @@ class _Direct:
         """Ask for a line of channels of every LINE-th pixel from `number` on of the next tile, which may
         begin the next row."""
         place, pixels = tile.place, tile.run.pixels
+        distance = self.tile_rows * self.shape.source[1] if self.made else tile.rows * pixels
         for first in range(0, tile.rows * pixels, LINE):
-            column = place.column + number + (tile.rows * pixels + first)
+            column = place.column + number + (distance + first)
             self.source.prefetch(self.source_tensor.place((place.image, line, place.row, column)))
 
     def _step(
@@ -369,6 +359,8 @@ class _Direct:
         def element(row: int, column: Affine) -> Vec:
             if row not in rows:
                 return self.k.constant(0.0, self.lanes)
+            if self.made:
+                return self.made.splat(row, place.column + column, channel, self.lanes)
             at = (place.image, source_channel, rows[row], place.column * phase.stride + column)
             return self.source.splat(self.source_tensor.place(at), self.lanes)
 

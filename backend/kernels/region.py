@@ -22,6 +22,7 @@ from cnnc.backend.kernels.expressions import emit_expression
 from cnnc.backend.kernels.loops import halved
 from cnnc.backend.kernels.site import Arguments, Site, Tensor, channel_tiles, declare
 from cnnc.errors import UnsupportedError
+from cnnc.ir.body import anchor_position, prologue_of, source_of
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ir.op import Op
 from cnnc.ops.batch_sums import BatchNormSums, RowParts
@@ -56,13 +57,34 @@ class Region:
         outputs = tuple(Value(f"r{i}", t.type) for i, t in enumerate(self.site.results))
         return Graph(op.name, inputs, nodes=(Node(op, inputs, outputs),), outputs=outputs)
 
+    @cached_property
+    def _position(self) -> int:
+        return anchor_position(self.body)
+
+    @property
+    def _node(self) -> Node:
+        return self.body.nodes[self._position]
+
     @property
     def anchor(self) -> Op:
-        return self.body.nodes[0].op
+        return self._node.op
 
     @property
     def epilogue(self) -> tuple[Node, ...]:
-        return self.body.nodes[1:]
+        return self.body.nodes[self._position + 1 :]
+
+    @property
+    def has_prologue(self) -> bool:
+        return self._position > 0
+
+    def expect_prologue(self, is_taken: bool) -> None:
+        """Raise UnsupportedError unless there is no prologue, or the kernel takes one."""
+        if self.has_prologue and not is_taken:
+            raise UnsupportedError(f"{self.anchor.name} cannot make its operand")
+
+    def prologue(self, position: int) -> tuple[Node, ...]:
+        """What makes the anchor's operand at `position` of the site's."""
+        return prologue_of(self.body, self._node.operands[position])
 
     @property
     def window(self) -> tuple[int, int]:
@@ -75,7 +97,7 @@ class Region:
     @property
     def result(self) -> Value:
         """The anchor's result, inside the body."""
-        return self.body.nodes[0].results[0]
+        return self._node.results[0]
 
     @cached_property
     def bands(self) -> RowParts | None:
@@ -123,8 +145,8 @@ class Region:
         return tuple(i for i, value in full if value in read)
 
     def operand(self, position: int) -> int:
-        """The site's number of the anchor's operand at `position`."""
-        return self.body.inputs.index(self.body.nodes[0].operands[position])
+        """The site's number of the anchor's operand at `position`, or of what the prologue makes it of."""
+        return self.body.inputs.index(source_of(self.body, self._node.operands[position]))
 
     def anchor_tensor(self, position: int) -> Tensor:
         return self.site.operands[self.operand(position)]

@@ -124,6 +124,10 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
 """A kernel function serves its op, the op's subclasses and regions anchored by either."""
 
 
+TAKE_PROLOGUES = frozenset({conv2d, conv2d_weight_grad, winograd_conv2d, winograd_weight_grad})
+"""The kernel functions that can make an operand of their anchor."""
+
+
 @dataclass(frozen=True)
 class Proof:
     """What was proven of a kernel: accesses in bounds, and (parallel loop, written buffer) pairs free
@@ -143,11 +147,13 @@ def proven_kernel(site: Site, loc: Location = UNKNOWN) -> tuple[Kernel, Proof]:
 
     Raises UnsupportedError, placed at `loc`, for an op or layout without a kernel.
     """
-    anchor = Region(site).anchor
+    region = Region(site)
+    anchor = region.anchor
     function = next((KERNELS[kind] for kind in type(anchor).__mro__ if kind in KERNELS), None)
     if function is None:
         raise UnsupportedError(f"{anchor.name}: there is no kernel for this op", loc)
     try:
+        region.expect_prologue(function in TAKE_PROLOGUES)
         kernel = function(site)
     except UnsupportedError as error:
         raise error.at(loc) from None

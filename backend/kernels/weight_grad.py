@@ -22,6 +22,7 @@ from cnnc.backend.kernels.contraction import Contraction, dense
 from cnnc.backend.kernels.depthwise_grad import depthwise_weight_grad
 from cnnc.backend.kernels.fetch import LINE
 from cnnc.backend.kernels.loops import each_run
+from cnnc.backend.kernels.prologue import Loader
 from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.site import Site, channel_tiles, declare
 from cnnc.backend.kernels.tiles import split
@@ -75,6 +76,7 @@ def conv2d_weight_grad(site: Site) -> Kernel:
         op.pad[:2],
         op.dilation,
     )
+    region.expect_prologue(shape.is_pointwise and shape.groups == 1)
     if shape.is_depthwise:
         return depthwise_weight_grad(site, shape, strips)
     return _weight_grad(site, _in_columns(shape, strips) if shape.is_pointwise else shape, strips)
@@ -99,7 +101,7 @@ def _weight_grad(site: Site, shape: Contraction, strips: int) -> Kernel:
     region, result = Region(site), site.results[0]
     x, block, maps = region.anchor_tensor(1), result.layout.block, shape.groups * shape.maps
     vectors = -(-min(block, shape.maps) // min(site.target.lanes, block))
-    joined = x.is_dense and is_joined(site.target, shape, vectors)
+    joined = x.is_dense and not region.has_prologue and is_joined(site.target, shape, vectors)
     channels = shape.groups * shape.channels
     row = (shape.source[1] * channels,) if joined else (shape.source[1], channels)
     runs = (1, shape.kernel[1] * shape.channels) if joined else (shape.kernel[1], shape.channels)
@@ -163,14 +165,16 @@ class _WeightGrad:
         maps = shape.groups * shape.maps
         given = self.region.anchor_tensor(0).pitch or maps
         pitches = shape.stride[1] * shape.groups * shape.channels, given if given % SET == 0 else maps
-        self.chunks = choose_chunks(site.target, self.parts, pitches)
+        self.chunks = choose_chunks(site.target, self.parts, pitches, self.region.has_prologue)
         most = rows_of_a_tile(site.target, self.parts.length, self.vectors)
         self.sizes = split(self.parts.length, most)
         length = self.parts.length
         self.source: Source = (
             JoinedRows.declare(self.k, source, shape, self.chunks)
             if joined
-            else Maps.declare(self.k, source, shape, self.chunks, length)
+            else Maps.declare(
+                self.k, Loader.of(self.k, self.region, self.arguments, 1), shape, self.chunks, length
+            )
         )
         self.gradients = Gradients.declare(self.k, dy, self.chunks, self.parts.blocks * self.block)
         sums = (self.parts.rows, self.parts.blocks, len(self.segments), length, self.block)

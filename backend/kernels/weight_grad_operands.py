@@ -18,6 +18,7 @@ from cnnc.backend.kernel.ir import Affine, affine
 from cnnc.backend.kernels.contraction import Contraction
 from cnnc.backend.kernels.fetch import LINE
 from cnnc.backend.kernels.loops import vectors
+from cnnc.backend.kernels.prologue import Loader
 from cnnc.backend.kernels.rows import where_inside
 from cnnc.backend.kernels.weight_grad_parts import Chunks, tile_cycles
 from cnnc.backend.target import Target
@@ -139,21 +140,25 @@ class Gradients:
 class Maps:
     """The source [N,H,W,C], or copies of `length` channels of the rows that a chunk meets."""
 
-    handle: BufferHandle
+    loader: Loader
     shape: Contraction
     length: int
     copies: BufferHandle | None
 
     @classmethod
     def declare(
-        cls, k: KernelBuilder, handle: BufferHandle, shape: Contraction, chunks: Chunks, length: int
+        cls, k: KernelBuilder, loader: Loader, shape: Contraction, chunks: Chunks, length: int
     ) -> Maps:
         """`length` is that of a part."""
         if not chunks.copies_source:
-            return cls(handle, shape, length, None)
+            return cls(loader, shape, length, None)
         columns = shape.result[1] if shape.kernel[1] == 1 else shape.source[1]
         size = (max(chunks.images), max(chunks.rows), columns, length + LINE)
-        return cls(handle, shape, length, k.scratch("source", size))
+        return cls(loader, shape, length, k.scratch("source", size))
+
+    @property
+    def handle(self) -> BufferHandle:
+        return self.loader.handle
 
     def prepare(self, k: KernelBuilder, r: Affine, chunk: Chunk, channel: Affine, lanes: int) -> None:
         """Copy the channels from `channel` on of the rows under filter row `r`."""
@@ -170,7 +175,8 @@ class Maps:
 
             def copy(start: Affine, count: int) -> None:
                 place = (chunk.image + n, row, column, channel + start)
-                copies.store((n, y, x, start), self.handle.load(place, lanes, count), count)
+                value = self.loader.at(channel + start, lanes, count)(place)
+                copies.store((n, y, x, start), value, count)
 
             vectors(k, self.length, lanes, copy)
 

@@ -137,14 +137,15 @@ class Chunks:
         return len(self.images) * len(self.rows)
 
 
-def choose_chunks(target: Target, parts: Parts, pitches: tuple[int, int]) -> Chunks:
+def choose_chunks(target: Target, parts: Parts, pitches: tuple[int, int], made: bool = False) -> Chunks:
     """Whole rows, and images where several fit half of the caches. `pitches` are the elements between
-    neighbouring pixels of the source and of dy."""
+    neighbouring pixels of the source and of dy; a source that is `made` by a prologue is copied."""
     work, (images, rows, columns) = parts.work, parts.work.pixels
     held = _held(target, pitches[0], 1), _held(target, pitches[1], work.block * 4 // LINE)
     limits = [target.l1_bytes // (8 * work.block), target.l2_bytes // (2 * parts.pixel_bytes)]
     pixels = min([*limits, *(h for h in held if h >= LEAST_PIXELS)])
-    copied = tuple(h < min(LEAST_PIXELS, math.prod(work.pixels)) for h in held)
+    crowded = [h < min(LEAST_PIXELS, math.prod(work.pixels)) for h in held]
+    copied = crowded[0] or made, crowded[1]
     most = max(1, pixels // columns)
     if most < 2 * rows:
         return Chunks((1,) * images, split(rows, most), *copied)

@@ -20,6 +20,7 @@ from itertools import groupby, product
 from cnnc.backend.kernel.builder import Bound, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.fetch import Fetcher, apart
+from cnnc.backend.kernels.prologue import Loader
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.runs import Axis, Run, loop_over, runs
 from cnnc.backend.kernels.site import Arguments, Site, Tensor
@@ -75,7 +76,7 @@ class _Winograd:
             return with_lanes(tensor) if tensor is weights else tensor.physical
 
         self.arguments: Arguments = region.declare(self.k, view)
-        self.source = self.arguments.operands[region.operand(0)]
+        self.source = Loader.of(self.k, region, self.arguments, 0)
         self.weights: Weights | InlineWeights = weights_of(
             self.k, op, weights, self.arguments.operands[region.operand(1)], site.target
         )
@@ -127,7 +128,7 @@ class _Winograd:
         axes = self._data_axes
         if self.source_tensor.type.nbytes > self.target.l2_bytes:
             extents = self.blocks.blocking.extents(block, axes, affine(0))
-            Fetcher.of(self.k).fetch([self.source], *extents, (0, self.channels))
+            Fetcher.of(self.k).fetch([self.source.handle], *extents, (0, self.channels))
         vectors, rest = divmod(self.weights.run, self.channel_lanes)
         for reach in product(*(runs(axis, axis.tiles) for axis in axes)):
             with (
@@ -148,12 +149,13 @@ class _Winograd:
         (run, vector), length = at, self.weights.run
         channel = run * length + vector * self.channel_lanes
         position = self.order.position(place, block, axes, reach) * length + vector * self.channel_lanes
+        loaded = self.source.at(channel, self.channel_lanes, count)
 
         def load(i: int, j: int) -> Vec | None:
             if i not in reach[0].inside or j not in reach[1].inside:
                 return None
             at = self.source_tensor.place((n, channel, y * down + (i - top), x * across + (j - left)))
-            return self.source.load(at, self.channel_lanes, count)
+            return loaded(at)
 
         def store(i: int, j: int, value: Vec) -> None:
             self.data.store((run * self.tiling.points + (i * width + j), position), value, count)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine
 from cnnc.backend.kernels.fetch import Fetcher
+from cnnc.backend.kernels.prologue import Loader
 from cnnc.backend.kernels.runs import Axis, Run, loop_over, runs
 from cnnc.backend.kernels.winograd_order import Order, Place
 from cnnc.backend.kernels.winograd_transforms import Steps, transform_tile
@@ -26,7 +27,7 @@ class Side:
     takes number `part`. At each point it keeps `width` elements of every tile of a block in `scratch`.
     """
 
-    source: BufferHandle
+    source: Loader
     lanes: int
     vectors: int
     parts: int
@@ -42,7 +43,7 @@ class Side:
 
     @property
     def channels(self) -> int:
-        return self.source.buffer.shape[3]
+        return self.source.handle.buffer.shape[3]
 
     @property
     def first(self) -> Affine:
@@ -70,7 +71,7 @@ class Transformer:
         """Fetch the rows of a block but for those that it shares with the block before."""
         extents = self.order.blocking.extents(block, side.axes, side.image)
         in_every_part = min(side.width, side.channels - (side.parts - 1) * side.width)
-        self.fetcher.fetch([side.source], *extents, (side.first, in_every_part))
+        self.fetcher.fetch([side.source.handle], *extents, (side.first, in_every_part))
 
     def transform(self, side: Side, block: Place) -> None:
         """Transform the tiles of a block, run by run; tiles behind the last are zero."""
@@ -108,16 +109,17 @@ class Transformer:
         """
         (rows, columns), (n, y, x), (start, channel, count) = side.axes, tile, vector
         points = self.order.tiling.axes[1].points
+        loaded = side.source.at(channel, side.lanes, count) if count else None
 
         def load(i: int, j: int) -> Vec | None:
-            if not count or i not in reach[1].inside or j not in reach[2].inside:
+            if loaded is None or i not in reach[1].inside or j not in reach[2].inside:
                 return None
             pixel = (
                 n + side.image,
                 y * rows.step + (i - rows.origin),
                 x * columns.step + (j - columns.origin),
             )
-            return side.source.load((*pixel, channel), side.lanes, count)
+            return loaded((*pixel, channel))
 
         def store(i: int, j: int, value: Vec) -> None:
             side.scratch.store((i * points + j, start + (channel - side.first)), value)

@@ -15,6 +15,7 @@ from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel
 from cnnc.backend.kernels.arrays import as_arrays
 from cnnc.backend.kernels.fetch import Fetcher, apart
+from cnnc.backend.kernels.prologue import Loader
 from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.site import Site, declare
 from cnnc.backend.kernels.tiles import pixels_for, split
@@ -53,7 +54,7 @@ class _WeightGrad:
         self.block, self.lanes = block, min(site.target.lanes, block)
         self.vectors = block // self.lanes
         self.arguments = declare(self.k, arrays)
-        self.dy, self.x = (self.arguments.operands[self.region.operand(i)] for i in (0, 1))
+        self.dy, self.x = (Loader.of(self.k, self.region, self.arguments, i) for i in (0, 1))
         self.channel_lanes = site.lanes(x.shape[1])
         work = Work(
             -(-x.shape[1] // self.channel_lanes),
@@ -95,7 +96,7 @@ class _WeightGrad:
 
     def _data(self, part: Affine, image: Affine) -> Side:
         """V = B^T d B: tiles overlap, and reach into the padding."""
-        axes = data_axes(self.tiling, self.op.pad, self.x.buffer.shape[1:3])
+        axes = data_axes(self.tiling, self.op.pad, self.x.handle.buffer.shape[1:3])
         vectors, parts = self.parts.channel_vectors, self.parts.counts[0]
         scratch = self._scratch("data", vectors * self.channel_lanes)
         return Side(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 
+from cnnc.ir.body import anchor_position, source_of
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ir.layout import Layout
 from cnnc.ir.op import Trait
@@ -134,7 +135,9 @@ def may_write_over(node: Node, value: Value) -> bool:
     bodies = [body for body in node.op.attributes.values() if isinstance(body, Graph)]
     if not bodies:
         return node.op.has(Trait.ELEMENTWISE)
-    ((anchor, *epilogue),) = (body.nodes for body in bodies)
+    (body,) = bodies
+    position = anchor_position(body)
+    anchor, epilogue = body.nodes[position], body.nodes[position + 1 :]
     maps = [n for n in epilogue if not n.op.has(Trait.SUMS)]
     if not all(n.op.has(Trait.ELEMENTWISE) for n in maps):
         return False
@@ -142,7 +145,8 @@ def may_write_over(node: Node, value: Value) -> bool:
         return False
     if anchor.op.has(Trait.ELEMENTWISE):
         return True
-    read = {o for o, inside in zip(node.operands, bodies[0].inputs, strict=True) if inside in anchor.operands}
+    inside = {source_of(body, operand) for operand in anchor.operands}
+    read = {o for o, own in zip(node.operands, body.inputs, strict=True) if own in inside}
     return any(anchor.op.has(trait) for trait in (Trait.UPDATE, Trait.CONTRACTION)) and value not in read
 
 

@@ -1,6 +1,6 @@
-"""A region of ops that one kernel computes: an anchor and the epilogue applied to its results.
+"""A region of ops that one kernel computes: an anchor with what is applied before and behind it.
 
-passes/fuse_epilogues builds these; the backend writes one kernel for each.
+passes/fuse_epilogues and passes/fuse_prologues build these; the backend writes one kernel for each.
 """
 
 from __future__ import annotations
@@ -10,23 +10,26 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cnnc.errors import ShapeError, UnsupportedError
+from cnnc.ir.body import anchor_position
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.evaluate import evaluate_values
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ir.op import Emitter, Op, Sample
 from cnnc.ir.types import Array, TensorType, f32
 from cnnc.ops.batch_sums import BatchNormSums
-from cnnc.ops.conv import Conv2d, Conv2dInputGrad
+from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.dense import Dense
 from cnnc.ops.elementwise import Add, Bias, Map, Relu, Tanh
+from cnnc.ops.partial import PartialWeightGrad
 from cnnc.ops.pool import MaxPool2d
+from cnnc.ops.winograd import InlineWinogradConv2d, WinogradWeightGrad
 
 
 @dataclass(frozen=True)
 class Fused(Op):
     """The body's inputs -> the body's outputs. Body names are its own; a body has no params.
 
-    body.nodes[0] is the anchor, the rest its epilogue.
+    The nodes are a prologue, the anchor and its epilogue (cnnc/ir/body.py).
     """
 
     name: ClassVar[str] = "fused"
@@ -34,11 +37,15 @@ class Fused(Op):
 
     @property
     def anchor(self) -> Node:
-        return self.body.nodes[0]
+        return self.body.nodes[anchor_position(self.body)]
+
+    @property
+    def prologue(self) -> tuple[Node, ...]:
+        return self.body.nodes[: anchor_position(self.body)]
 
     @property
     def epilogue(self) -> tuple[Node, ...]:
-        return self.body.nodes[1:]
+        return self.body.nodes[anchor_position(self.body) + 1 :]
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         if self.body.params or self.body.updates or not self.body.nodes:
@@ -68,8 +75,15 @@ class Fused(Op):
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
+        contractions = (
+            (Conv2d(), f32(2, 17, 9, 7), f32(33, 17, 1, 1)),
+            (Conv2dWeightGrad(), f32(2, 9, 9, 7), f32(2, 17, 9, 7)),
+            (PartialWeightGrad(parts=2), f32(2, 9, 9, 7), f32(2, 17, 9, 7)),
+            (InlineWinogradConv2d((2, 2), (3, 3), (1, 1, 1, 1)), f32(1, 17, 7, 9), f32(9, 17, 3, 3)),
+            (WinogradWeightGrad((2, 2), (3, 3), (1, 1, 1, 1)), f32(1, 9, 7, 9), f32(1, 17, 7, 9)),
+        )
         bodies = _conv_relu_pool(), _conv_add(), _dense_tanh(), _masked_input_grad(), _summed_input_grad()
-        for body in bodies:
+        for body in (*bodies, *(_made(*each) for each in contractions)):
             yield Sample(cls(body), tuple(value.type for value in body.inputs))
 
 
@@ -103,6 +117,19 @@ def _masked_input_grad() -> Graph:
     )
     dx = body.emit(Conv2dInputGrad(size=(9, 9)), dy, w)
     return body.build([body.emit(Map("select(0.0 < b, a, 0.0)"), dx, y)])
+
+
+def _made(op: Op, first: TensorType, second: TensorType) -> Graph:
+    """A contraction of normalized activations, which are the second operand of a gradient."""
+    body = GraphBuilder(f"made_{op.name}")
+    given = body.input("a", first), body.input("b", second)
+    position = 1 if isinstance(op, Conv2dWeightGrad | WinogradWeightGrad) else 0
+    channels = f32(given[position].type.shape[1])
+    scale, shift = body.input("scale", channels), body.input("shift", channels)
+    normalized = body.emit(Map("a * b + c"), given[position], scale, shift)
+    operands = list(given)
+    operands[position] = body.emit(Relu(), normalized)
+    return body.build([body.emit(op, *operands)])
 
 
 def _summed_input_grad() -> Graph:
