@@ -87,12 +87,13 @@ def test_the_limit_holds_on_other_targets() -> None:
 
 
 def test_cheap_values_come_first(plain: CompiledUnit) -> None:
+    """The cheapest is the first convolution, of one channel: what is made of it is in no memory at all."""
     limits = (int(share * plain.workspace_bytes) for share in (1, 0.95, 0.6))
     none, few, many = (
         summarize(training_unit(source_of(deep()), BATCH, host(), max_memory=limit)) for limit in limits
     )
     assert none.recomputed == 0 < few.recomputed < many.recomputed
-    assert none.recomputed_macs == 0 == few.recomputed_macs < many.recomputed_macs
+    assert none.recomputed_macs == 0 < few.recomputed_macs < many.recomputed_macs / 50
     assert none.step_macs is not None and many.recomputed_macs < none.step_macs / 3
     assert many.step_macs == none.step_macs + many.recomputed_macs
     assert none.workspace_bytes == plain.workspace_bytes

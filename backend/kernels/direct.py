@@ -54,7 +54,7 @@ def conv2d_input_grad(site: Site) -> Kernel:
 def convolution(site: Site, shape: Contraction) -> Kernel:
     """Depthwise ones have a kernel of their own. Raises UnsupportedError for a prologue of others than
     contractions of one tap."""
-    Region(site).expect_prologue(shape.is_pointwise and shape.groups == 1)
+    Region(site).expect_prologue(0 if shape.is_pointwise and shape.groups == 1 else None)
     return depthwise(site, shape) if shape.is_depthwise else direct(site, shape)
 
 

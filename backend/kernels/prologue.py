@@ -44,16 +44,13 @@ class Loader:
         for node in nodes:
             for operand in node.operands[1:]:
                 if operand in made or operand.type.rank > 1:
-                    raise UnsupportedError(
-                        f"{region.anchor.name}: a prologue that reads {operand.type} besides"
-                    )
+                    raise UnsupportedError(f"{region.anchor.name}: its prologue reads {operand.type} besides")
         return cls(k, region, arguments, arguments.operands[region.operand(position)], nodes)
 
     def at(self, channel: Affine, lanes: int, count: int) -> Load:
         """How vectors are loaded that begin with `channel`; `count` lanes are valid. What there is of one per
         channel is loaded at once."""
-        made = {v for node in self.nodes for v in node.results}
-        besides = dict.fromkeys(o for node in self.nodes for o in node.operands[1:] if o not in made)
+        besides = dict.fromkeys(o for node in self.nodes for o in node.operands[1:])
         known = {operand: self._beside(operand, channel, lanes, count) for operand in besides}
 
         def load(place: Sequence[Coordinate]) -> Vec:

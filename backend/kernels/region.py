@@ -77,9 +77,10 @@ class Region:
     def has_prologue(self) -> bool:
         return self._position > 0
 
-    def expect_prologue(self, is_taken: bool) -> None:
-        """Raise UnsupportedError unless there is no prologue, or the kernel takes one."""
-        if self.has_prologue and not is_taken:
+    def expect_prologue(self, position: int | None) -> None:
+        """Raise UnsupportedError unless there is no prologue, or it makes nothing but the anchor's operand at
+        `position`."""
+        if self.has_prologue and (position is None or len(self.prologue(position)) < self._position):
             raise UnsupportedError(f"{self.anchor.name} cannot make its operand")
 
     def prologue(self, position: int) -> tuple[Node, ...]:

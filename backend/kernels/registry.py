@@ -124,8 +124,10 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
 """A kernel function serves its op, the op's subclasses and regions anchored by either."""
 
 
-TAKE_PROLOGUES = frozenset({conv2d, conv2d_weight_grad, winograd_conv2d, winograd_weight_grad})
-"""The kernel functions that can make an operand of their anchor."""
+MADE: Mapping[Callable[[Site], Kernel], int] = MappingProxyType(
+    {conv2d: 0, winograd_conv2d: 0, conv2d_weight_grad: 1, winograd_weight_grad: 1}
+)
+"""Which operand of its anchor a kernel function can make as it reads it, by its position."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def proven_kernel(site: Site, loc: Location = UNKNOWN) -> tuple[Kernel, Proof]:
     if function is None:
         raise UnsupportedError(f"{anchor.name}: there is no kernel for this op", loc)
     try:
-        region.expect_prologue(function in TAKE_PROLOGUES)
+        region.expect_prologue(MADE.get(function))
         kernel = function(site)
     except UnsupportedError as error:
         raise error.at(loc) from None

@@ -76,7 +76,7 @@ def conv2d_weight_grad(site: Site) -> Kernel:
         op.pad[:2],
         op.dilation,
     )
-    region.expect_prologue(shape.is_pointwise and shape.groups == 1)
+    region.expect_prologue(1 if shape.is_pointwise and shape.groups == 1 else None)
     if shape.is_depthwise:
         return depthwise_weight_grad(site, shape, strips)
     return _weight_grad(site, _in_columns(shape, strips) if shape.is_pointwise else shape, strips)
