@@ -213,6 +213,21 @@ class KernelBuilder:
             count //= 2
         return rows
 
+    def reduce_each(self, function: str, rows: Sequence[Vec]) -> Vec:
+        """What `reduce` makes of each of up to as many vectors as they have lanes, one beside the other; the
+        lanes behind the last are those of zeros. In the same order, so with the same bits.
+
+        Halves of two vectors interleaved and added are one with half of the lanes of each: a transposition
+        that adds up on its way.
+        """
+        lanes = rows[0].lanes
+        rows = [*rows, *[self.constant(0.0, lanes)] * (lanes - len(rows))]
+        while len(rows) > 1:
+            pairs = zip(rows[: len(rows) // 2], rows[len(rows) // 2 :], strict=True)
+            halves = [[self.interleave(part, a, b) for part in ("low", "high")] for a, b in pairs]
+            rows = [self.compute(function, low, high) for low, high in halves]
+        return rows[0]
+
     def interleave(self, half: str, a: Vec, b: Vec) -> Vec:
         """Lanes of two vectors in turn, of the halves `low` or `high`."""
         return self.let(Interleave(half, (a.operand, b.operand), a.lanes))

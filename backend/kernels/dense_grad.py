@@ -1,9 +1,9 @@
 """Input gradients of dense layers, from the weights as the forward product has them: [blocks,K,B].
 
 dx[n, k] = sum over o of dy[n, o] * w[o, k]. Lanes run along the maps o: a register tile is some rows by some
-channels k, whose lanes are added up at the end. Each iteration of the parallel nest computes some channels.
-It takes a few blocks of maps at a time, so that weights are read once, in runs, and ahead of use; the sums
-wait in scratch memory.
+channels k, whose lanes are added up at the end, those of as many channels at a time. Each iteration of the
+parallel nest computes some channels. It takes a few blocks of maps at a time, so that weights are read once,
+in runs, and ahead of use; the sums wait in scratch memory.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ LINE = SCRATCH_ALIGNMENT // 4
 
 PARTS = 16
 """Iterations of the parallel nest to aim at."""
+
+LEAST_CHANNELS = 32
+"""Of an iteration for many rows, all of which it copies aside."""
 
 FEW_STEPS = 8
 STEPS = 32
@@ -91,7 +94,6 @@ class _InputGrad:
         self.chunks = split(self.blocks, max(1, steps * self.lanes // self.block))
         self.gradients = self.k.scratch("gradients", (self.rows, self.chunks[0] * self.block + LINE))
         self.sums = self.k.scratch("sums", (self.rows, self.part, self.lanes))
-        self.totals = self.k.scratch("totals", (self.rows, self.part))
         copied = (self.chunks[0], self.part, self.block)
         self.copies = None if has_few_rows else self.k.scratch("weights", copied)
 
@@ -110,7 +112,8 @@ class _InputGrad:
         """As many as leave enough parts, and whose sums fill half of the first-level cache or a quarter of
         the second at most."""
         held = self.target.l1_bytes // 2 if has_few_rows else self.target.l2_bytes // 4
-        return max(1, min(-(-self.channels // PARTS), held // (4 * self.rows * self.lanes)))
+        parts = PARTS if has_few_rows else max(1, min(PARTS, self.channels // LEAST_CHANNELS))
+        return max(1, min(-(-self.channels // parts), held // (4 * self.rows * self.lanes)))
 
     def build(self) -> Kernel:
         parts = -(-self.channels // self.part)
@@ -132,9 +135,9 @@ class _InputGrad:
 
     def _part(self, number: Affine, channels: int, row: Affine) -> None:
         """The gradients of some channels."""
-        first, zero = number * self.part, self.k.constant(0.0, self.lanes)
-        with self.k.loop("row", 0, self.rows) as i, self.k.loop("channel", 0, channels) as channel:
-            self.sums.store((i, channel, 0), zero)
+        first = number * self.part
+        if len(self.chunks) > 1:
+            self._clear(channels)
 
         def chunk(block: Affine, count: int) -> None:
             self._copy(row, block, count)
@@ -142,6 +145,11 @@ class _InputGrad:
 
         each_run(self.k, "blocks", self.chunks, chunk)
         self._finish(row, first, channels)
+
+    def _clear(self, channels: int) -> None:
+        zero = self.k.constant(0.0, self.lanes)
+        with self.k.loop("row", 0, self.rows) as row, self.k.loop("channel", 0, channels) as channel:
+            self.sums.store((row, channel, 0), zero)
 
     def _copy(self, first_row: Affine, first: Affine, count: int) -> None:
         """dy for some blocks, zeros where a block has no map; in dy itself rows may share cache sets."""
@@ -209,19 +217,19 @@ class _InputGrad:
                         acc[i, j] = k.fma(gradient, weight, acc[i, j])
         for i in range(height):
             for j in range(width):
-                where = (row + i, channel + j, 0)
-                self.sums.store(where, acc[i, j] + self.sums.load(where, self.lanes))
+                where, total = (row + i, channel + j, 0), acc[i, j]
+                if len(self.chunks) > 1:
+                    total = total + self.sums.load(where, self.lanes)
+                self.sums.store(where, total)
 
     def _finish(self, first_row: Affine, first: Affine, channels: int) -> None:
         """Add up the lanes of each sum, and hand the gradients to the epilogue."""
-        k, lanes, totals = self.k, self.target.lanes, self.totals
+        k, lanes = self.k, self.lanes
         epilogue = Epilogue(k, self.region, self.arguments)
         with k.loop("row", 0, self.rows) as row:
-            with k.loop("channel", 0, channels) as channel:
-                totals.store((row, channel), k.reduce("add", self.sums.load((row, channel, 0), self.lanes)))
 
             def finish(start: Affine, count: int) -> None:
-                value = totals.load((row, start), lanes, count)
-                epilogue.finish({point(first_row + row, first + start): value}, count)
+                sums = [self.sums.load((row, start + j, 0), lanes) for j in range(count)]
+                epilogue.finish({point(first_row + row, first + start): k.reduce_each("add", sums)}, count)
 
-            vectors(k, channels, lanes, finish)
+            vectors(k, channels, lanes, finish, unroll=1)

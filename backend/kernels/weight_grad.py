@@ -50,9 +50,9 @@ from cnnc.ops.conv import Conv2dWeightGrad
 from cnnc.ops.dense import DenseWeightGrad
 from cnnc.ops.partial import parts_of
 
-SET = SET_BYTES // 4
-"""Elements: rows of gradients that lie so far apart, inside wider ones, are copied aside. For others inside
-wider ones it does not pay."""
+SET = SET_BYTES // 8
+"""Elements: rows of gradients that lie so far apart, inside wider ones, meet in two sets of a cache, and are
+copied aside. For others inside wider ones it does not pay."""
 
 UNROLL = 2
 """Pixels of one turn of the innermost loop."""
