@@ -45,8 +45,8 @@ class Decision:
 @dataclass(frozen=True)
 class Explanation:
     """A node that runs as a kernel: what it computes, by which algorithm and why (`reason` is only, forced,
-    measured or predicted; empty where there are no algorithms to choose from), what was fused into it, what
-    makes its operand before what is applied to its result, and what was not and why."""
+    measured or predicted; empty where there are no algorithms to choose from), what was fused behind it and
+    in front of it (`prologue`), and what was not and why."""
 
     layer: str
     op: str
@@ -56,6 +56,7 @@ class Explanation:
     offers: tuple[Offer, ...]
     fused: tuple[str, ...]
     refused: tuple[str, ...]
+    prologue: tuple[str, ...] = ()
 
 
 def explain(compilation: Compilation) -> tuple[Explanation, ...]:
@@ -95,7 +96,7 @@ class _Prologues:
             return None
         before = next((self._before[name] for name in names if name in self._before), ())
         refused = tuple(f"no prologue: {self._refused[name]}" for name in names if name in self._refused)
-        return replace(each, fused=before + each.fused, refused=each.refused + refused)
+        return replace(each, prologue=before, refused=each.refused + refused)
 
 
 def decisions(compilation: Compilation) -> Mapping[str, Decision]:

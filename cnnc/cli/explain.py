@@ -64,8 +64,9 @@ def explain(
 
 def _row(each: Explanation) -> tuple[str, ...]:
     shape = f"({', '.join(map(str, each.shape))})" if each.shape else "scalar"
-    refused = "; ".join(each.refused)
-    return each.layer, each.op, shape, each.algorithm, _because(each), " + ".join(each.fused), refused
+    front = f"{' + '.join(each.prologue)} in front" if each.prologue else ""
+    fused = "; ".join(filter(None, (front, " + ".join(each.fused))))
+    return each.layer, each.op, shape, each.algorithm, _because(each), fused, "; ".join(each.refused)
 
 
 def _because(each: Explanation) -> str:

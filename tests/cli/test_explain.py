@@ -52,3 +52,28 @@ def test_a_table_without_json(cnnc: Cnnc, tmp_path: Path) -> None:
     lines = cnnc("explain", network(tmp_path)).splitlines()
     assert lines[0].split()[:4] == ["layer", "operation", "result", "algorithm"]
     assert any(line.startswith("wide ") and "predicted: " in line for line in lines)
+
+
+NORMALIZED = """
+from cnnc import Network, batch_norm, conv2d, dense, flatten, relu, softmax_cross_entropy
+
+net = Network("normalized")
+x = net.input(3, 12, 12)
+x = batch_norm(conv2d(x, 8, 3, bias=False), activation=relu, name="norm")
+x = conv2d(x, 16, 1, name="point")
+net.output(dense(flatten(x), 3))
+net.loss(softmax_cross_entropy)
+"""
+
+
+def test_what_makes_an_operand_is_told_apart(cnnc: Cnnc, tmp_path: Path) -> None:
+    path = tmp_path / "normalized.py"
+    path.write_text(NORMALIZED)
+    found = json.loads(cnnc("explain", path, "--train", "--batch", 4, "--json"))
+    kernels = [(e["op"], e["prologue"]) for e in found if e["layer"] == "point" and e["prologue"]]
+    assert kernels == [("conv2d", ["map", "relu"]), ("conv2d_weight_grad", ["map", "relu"])]
+    assert any(r == "no prologue: it reads several maps" for e in found for r in e["refused"])
+    (point,) = (e for e in found if e["layer"] == "point" and e["op"] == "conv2d")
+    assert point["fused"][0] == "bias"
+    text = cnnc("explain", path, "--train", "--batch", 4)
+    assert "map + relu in front; bias" in text
