@@ -17,6 +17,7 @@ from cnnc.ir.op import Trait
 from cnnc.ops.conv import Conv2d, Conv2dWeightGrad
 from cnnc.ops.elementwise import Elementwise
 from cnnc.ops.fused import Fused
+from cnnc.ops.strassen import StrassenConv2d
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad
 from cnnc.passes.derive_masks import is_cheap
 from cnnc.passes.rewrite import Rewriter
@@ -94,7 +95,7 @@ def _takes(reader: Node, value: Value) -> bool:
         inside = body.inputs[reader.operands.index(value)]
         return anchor == body.nodes[0] and body.users[inside] == (0,) and _takes(anchor, inside)
     op, positions = reader.op, [i for i, o in enumerate(reader.operands) if o == value]
-    if isinstance(op, WinogradConv2d):
+    if isinstance(op, WinogradConv2d | StrassenConv2d):
         return positions == [0]
     if isinstance(op, WinogradWeightGrad):
         return positions == [1]

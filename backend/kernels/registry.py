@@ -125,7 +125,7 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
 
 
 MADE: Mapping[Callable[[Site], Kernel], int] = MappingProxyType(
-    {conv2d: 0, winograd_conv2d: 0, conv2d_weight_grad: 1, winograd_weight_grad: 1}
+    {conv2d: 0, winograd_conv2d: 0, strassen_conv2d: 0, conv2d_weight_grad: 1, winograd_weight_grad: 1}
 )
 """Which operand of its anchor a kernel function can make as it reads it, by its position."""
 

@@ -19,10 +19,11 @@ from cnnc.backend.kernel.ir import Affine, Kernel, affine
 from cnnc.backend.kernels.contraction import Contraction, as_images
 from cnnc.backend.kernels.fetch import LINE
 from cnnc.backend.kernels.loops import vectors
+from cnnc.backend.kernels.prologue import Loader
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.runs import Run, loop_over
 from cnnc.backend.kernels.site import Site, Tensor, declare
-from cnnc.backend.kernels.strassen_blocks import SUMS, Work, cut, halves_lanes
+from cnnc.backend.kernels.strassen_blocks import GIVEN, SUMS, Work, cut, halves_lanes
 from cnnc.backend.kernels.tiles import usable_registers
 from cnnc.backend.kernels.winograd_filters import with_lanes
 from cnnc.backend.kernels.winograd_operand import PREFETCH_BYTES
@@ -103,16 +104,18 @@ class _Strassen:
             return with_lanes(tensor) if tensor is weights else tensor.physical
 
         self.arguments = declare(self.k, site, view)
-        self.source, self.weights = (self.arguments.operands[self.region.operand(i)] for i in range(2))
+        self.source = Loader.of(self.k, self.region, self.arguments, 0)
+        self.weights = self.arguments.operands[self.region.operand(1)]
         self.tensor, self.block = self.region.anchor_tensor(0), weights.layout.block
         self.channels, self.maps, self.half = shape.channels // 2, shape.maps // 2, -(-shape.result[1] // 2)
         self.lanes = min(halves_lanes(site.target, self.maps), self.block)
         self.width = self.block // self.lanes
-        work = Work(shape.batch, self.half, self.channels, self.maps, self.block)
+        is_made = self.region.has_prologue
+        work = Work(shape.batch, self.half, self.channels, self.maps, self.block, is_made)
         self.is_streamed = work.weight_bytes > site.target.l2_bytes // 16
         self.cut = cut(site.target, work, 1 if site.images else shape.batch)
         self.epilogue = Epilogue(self.k, self.region, self.arguments)
-        self.sums = self.k.scratch("sums", (SUMS, self.cut.part * self.cut.rows, work.pitch))
+        self.sums = self.k.scratch("sums", (work.kept, self.cut.part * self.cut.rows, work.pitch))
         self.kept = self.k.scratch("kept", (2, self.cut.rows, self.block))
 
     def build(self) -> Kernel:
@@ -171,13 +174,16 @@ class _Strassen:
                     self._sum_row(tile, affine(tile.lower), is_paired=False)
 
     def _sum_row(self, tile: _Tile, row: Affine, is_paired: bool) -> None:
-        """S1 to S4 of a row of a tile. A partner that is not there is zero."""
-        lanes = self.site.lanes(self.channels)
+        """S1 to S4 of a row of a tile, behind them the quarters that are read as they are if they are made. A
+        partner that is not there is zero."""
+        lanes, zero = self.site.lanes(self.channels), self.k.constant(0.0, self.site.lanes(self.channels))
 
         def add(start: Affine, count: int) -> None:
+            halves = [start + half * self.channels for half in range(2)]
+            loads = [self.source.at(channel, lanes, count) for channel in halves]
+
             def load(half: int, pixel: Affine) -> Vec:
-                place = self.tensor.place((tile.image, start + half * self.channels, affine(0), pixel))
-                return self.source.load(place, lanes, count)
+                return loads[half](self.tensor.place((tile.image, halves[half], affine(0), pixel)))
 
             a11, a12 = (load(half, tile.pixel + row) for half in range(2))
             if is_paired:
@@ -185,9 +191,10 @@ class _Strassen:
                 s1 = a21 + a22
                 s2, s3 = s1 - a11, a11 - a21
             else:
-                s1 = self.k.constant(0.0, lanes)
+                s1, a22 = zero, zero
                 s2, s3 = s1 - a11, a11
-            for number, value in enumerate((s1, s2, s3, a12 - s2)):
+            made = (a11, a12, a22) if self.region.has_prologue else ()
+            for number, value in enumerate((s1, s2, s3, a12 - s2, *made)):
                 self.sums.store((number, tile.place + row, start), value, count)
 
         vectors(self.k, self.channels, lanes, add)
@@ -224,16 +231,18 @@ class _Strassen:
 
     def _given(self, tile: _Tile, rows: int, channels: int) -> Element:
         """Elements of a quarter of the source."""
+        if self.region.has_prologue:
+            return self._sum_of(tile, SUMS + GIVEN.index((rows, channels)))
         pixel, first = tile.pixel + rows * self.half, channels * self.channels
 
         def element(row: int, channel: Affine) -> Vec:
             place = self.tensor.place((tile.image, channel + first, affine(0), pixel + row))
-            return self.source.splat(place, self.lanes)
+            return self.source.handle.splat(place, self.lanes)
 
         return element
 
     def _sum_of(self, tile: _Tile, number: int) -> Element:
-        """Elements of one of S1 to S4, which are numbered from 0."""
+        """Elements of one of S1 to S4, which are numbered from 0, or of what stands behind them."""
         return lambda row, channel: self.sums.splat((number, tile.place + row, channel), self.lanes)
 
     def _multiply(
@@ -278,7 +287,7 @@ class _Strassen:
             for first in range(0, tile.upper, LINE):
                 pixel = tile.pixel + row + (lower * self.half + distance + first)
                 place = tile.image, line + channels * self.channels, affine(0), pixel
-                self.source.prefetch(self.tensor.place(place))
+                self.source.handle.prefetch(self.tensor.place(place))
         if asking.result:
             points = self._points(tile, asking.result, 0)[::LINE]
             self.epilogue.prefetch(point(n, channel + line, y, x + row) for n, channel, y, x in points)

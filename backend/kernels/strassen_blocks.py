@@ -18,6 +18,9 @@ from cnnc.ops.strassen import PRODUCTS
 SUMS = 4
 """S1 to S4."""
 
+GIVEN = ((0, 0), (0, 1), (1, 1))
+"""The quarters of the source that products read as they are: halves of pixels, then of channels."""
+
 MOST_VECTORS = 3
 """Of a block of maps: wider tiles have so few rows that weights are wanted faster than the second-level cache
 delivers them."""
@@ -65,13 +68,19 @@ def halves_block(target: Target, maps: int) -> int:
 @dataclass(frozen=True)
 class Work:
     """Halves of a product: `pixels` of each of the images (of an odd number the larger half), channels and
-    maps of a half, and the maps of a block."""
+    maps of a half, and the maps of a block. A source that is `made` by a prologue is kept beside its sums."""
 
     images: int
     pixels: int
     channels: int
     maps: int
     block: int
+    made: bool = False
+
+    @property
+    def kept(self) -> int:
+        """Rows in scratch memory for each pixel of a half."""
+        return SUMS + len(GIVEN) if self.made else SUMS
 
     @property
     def blocks(self) -> int:
@@ -112,7 +121,8 @@ def cut(target: Target, work: Work, images: int) -> Cut:
     """Parts whose sums leave most of the cache to others, and shares, so that the thread with the most work
     has the least; of equal ones the fewest. `images` are those of one call at least."""
     rows, blocks = work.tile(target).pixels, work.blocks
-    tiles, fitting = -(-work.pixels // rows), max(1, target.l2_bytes // 16 // (4 * SUMS * rows * work.pitch))
+    tiles, row = -(-work.pixels // rows), 4 * work.kept * work.pitch
+    fitting = max(1, target.l2_bytes // 16 // (row * rows))
 
     def most(parts: int, shares: int) -> float:
         iteration = -(-tiles // parts) * (-(-blocks // shares) + SUMMING)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -17,12 +17,13 @@ from cnnc.ir.graph import Graph, Value
 from cnnc.ir.types import TensorType, f32
 from cnnc.ops.concat import Concat
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from cnnc.ops.dense import Dense
 from cnnc.ops.elementwise import Add, Bias, Map, Mul, Relu
 from cnnc.ops.fused import Fused
 from cnnc.ops.partial import PartialWeightGrad, PartialWinogradWeightGrad
 from cnnc.ops.pool import MaxPool2d
 from cnnc.ops.reduce import Sum
-from cnnc.ops.strassen import StrassenConv2d
+from cnnc.ops.strassen import StrassenConv2d, StrassenWeights
 from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.passes.fuse_epilogues import FuseEpilogues
 from cnnc.passes.fuse_prologues import FusePrologues
@@ -32,8 +33,6 @@ from tests.nets import draw
 
 SIZES = (1, 7, 9, 17, 33)
 PAD = (1, 1, 1, 1)
-
-Emit = Callable[[GraphBuilder, Value], Value]
 
 
 def normalized(b: GraphBuilder, x: Value) -> Value:
@@ -90,6 +89,24 @@ def test_winograds_convolutions(
     """What is padded is zero, not what would be made of zero."""
     op = (InlineWinogradConv2d if inline else WinogradConv2d)(tile, (3, 3), PAD)
     check(made_by(op, f32(2, channels, height, width), f32(maps, channels, 3, 3)), target)
+
+
+@on_runnable_targets
+@given(
+    channels=st.sampled_from([2, 14, 34, 66]),
+    maps=st.sampled_from([2, 14, 32, 96]),
+    height=st.sampled_from(SIZES),
+    width=st.sampled_from(SIZES),
+    l2_bytes=st.sampled_from([16 * 1024, 512 * 1024]),
+)
+@settings(max_examples=8, deadline=None)
+def test_strassens_convolutions(
+    channels: int, maps: int, height: int, width: int, l2_bytes: int, target: Target
+) -> None:
+    b = GraphBuilder("net")
+    u = b.emit(StrassenWeights(), b.param("w", f32(maps, channels, 1, 1)))
+    y = b.emit(StrassenConv2d(), normalized(b, b.input("x", f32(2, channels, height, width))), u)
+    check(b.build([y]), replace(target, l2_bytes=l2_bytes))
 
 
 @on_runnable_targets
@@ -184,12 +201,12 @@ def test_rows_are_made_once_for_all_maps() -> None:
         (Conv2d(pad=PAD), f32(2, 4, 9, 8), f32(8, 4, 3, 3)),
         (Conv2d(groups=4), f32(2, 4, 9, 8), f32(4, 1, 1, 1)),
         (Conv2dInputGrad(size=(9, 8)), f32(2, 4, 9, 8), f32(4, 8, 1, 1)),
-        (StrassenConv2d(), f32(2, 4, 8, 8), f32(7, 2, 8)),
+        (Dense(), f32(16, 4), f32(8, 4)),
     ],
-    ids=["strided", "3x3", "depthwise", "input gradient", "strassen"],
+    ids=["strided", "3x3", "depthwise", "input gradient", "dense"],
 )
 def test_kernels_that_take_none_say_so(
-    op: Conv2d | Conv2dInputGrad | StrassenConv2d, x: TensorType, w: TensorType
+    op: Conv2d | Conv2dInputGrad | Dense, x: TensorType, w: TensorType
 ) -> None:
     """A graph that was written by hand may ask for one."""
     b = GraphBuilder("made")
