@@ -81,7 +81,7 @@ class Region:
         """Raise UnsupportedError unless there is no prologue, or it makes nothing but the anchor's operand at
         `position`."""
         if self.has_prologue and (position is None or len(self.prologue(position)) < self._position):
-            raise UnsupportedError(f"{self.anchor.name} cannot make its operand")
+            raise UnsupportedError(f"{self.anchor.name} cannot make its operand: let a node do it")
 
     def prologue(self, position: int) -> tuple[Node, ...]:
         """What makes the anchor's operand at `position` of the site's."""
