@@ -12,13 +12,7 @@ from cnnc.ir.graph import Graph
 from cnnc.ir.op import Trait
 from cnnc.passes.choose_algorithms import Choice, ChooseAlgorithms
 from cnnc.passes.fuse_epilogues import FuseEpilogues
-from cnnc.passes.fuse_prologues import (
-    FusePrologues,
-    body_of,
-    feeds_contraction,
-    find_prologues,
-    prologue_refusal,
-)
+from cnnc.passes.fuse_prologues import FusePrologues, body_of, prologue_refusals
 from cnnc.passes.recompute_activations import AGAIN
 from cnnc.passes.regions import FusionReport, find_regions
 from cnnc.pipeline import Compilation
@@ -78,15 +72,15 @@ class _Prologues:
     """What the fusion of prologues did to a graph, by names of values."""
 
     def __init__(self, graph: Graph) -> None:
-        made = find_prologues(graph)
-        feeding = (node for node in graph.nodes if feeds_contraction(graph, node))
-        self._gone = {value.name for value in made}
-        self._refused = {n.result.name: why for n in feeding if (why := prologue_refusal(graph, n))}
+        reasons = prologue_refusals(graph)
+        gone = {value for value, reason in reasons.items() if reason is None}
+        self._gone = {value.name for value in gone}
+        self._refused = {value.name: reason for value, reason in reasons.items() if reason}
         self._before = {
-            node.results[0].name: tuple(inner.op.name for inner in body_of(made[operand]).nodes)
+            node.results[0].name: tuple(inner.op.name for inner in body_of(graph.producer[operand]).nodes)
             for node in graph.nodes
             for operand in node.operands
-            if operand in made
+            if operand in gone
         }
 
     def complete(self, names: Sequence[str], each: Explanation) -> Explanation | None:

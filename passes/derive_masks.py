@@ -13,12 +13,9 @@ from typing import ClassVar
 from cnnc.ir.graph import Graph, Node, Value
 from cnnc.ops.batch_sums import BatchNormSums
 from cnnc.ops.elementwise import LETTERS, Elementwise, Map
-from cnnc.ops.scalar import Call, Expr, Var, substitute, variables
+from cnnc.ops.scalar import Expr, Var, is_cheap, substitute, variables
 from cnnc.ops.scalar_text import print_expr
 from cnnc.passes.rewrite import Rewriter
-
-CHEAP = frozenset({"add", "sub", "mul", "max", "min", "neg", "select_lt", "select_eq"})
-"""Functions that cost less than reading an element."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +93,3 @@ def _by_names(node: Node) -> Expr:
         Var(letter): Var(o.name) for letter, o in zip(LETTERS, node.operands, strict=False)
     }
     return substitute(node.op.expr, letters)
-
-
-def is_cheap(expr: Expr) -> bool:
-    """Whether an expression costs less than reading an element."""
-    return not isinstance(expr, Call) or (expr.function in CHEAP and all(map(is_cheap, expr.args)))

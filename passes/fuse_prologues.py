@@ -17,9 +17,9 @@ from cnnc.ir.op import Trait
 from cnnc.ops.conv import Conv2d, Conv2dWeightGrad
 from cnnc.ops.elementwise import Elementwise
 from cnnc.ops.fused import Fused
+from cnnc.ops.scalar import is_cheap
 from cnnc.ops.strassen import StrassenConv2d
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad
-from cnnc.passes.derive_masks import is_cheap
 from cnnc.passes.rewrite import Rewriter
 
 LEAST_ROWS = 16
@@ -58,8 +58,13 @@ class FusePrologues:
 
 def find_prologues(graph: Graph) -> Mapping[Value, Node]:
     """The nodes that become prologues of all their readers, by what they compute."""
-    candidates = (node for node in graph.nodes if feeds_contraction(graph, node))
-    return {node.result: node for node in candidates if prologue_refusal(graph, node) is None}
+    return {v: graph.producer[v] for v, reason in prologue_refusals(graph).items() if reason is None}
+
+
+def prologue_refusals(graph: Graph) -> Mapping[Value, str | None]:
+    """For each value that feeds a contraction: why its node does not become a prologue; None if it does."""
+    feeding = (node for node in graph.nodes if feeds_contraction(graph, node))
+    return {node.result: prologue_refusal(graph, node) for node in feeding}
 
 
 def feeds_contraction(graph: Graph, node: Node) -> bool:

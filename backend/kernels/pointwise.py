@@ -10,9 +10,7 @@ from cnnc.backend.kernels.site import Site
 from cnnc.backend.kernels.tiles import row_cycles
 from cnnc.backend.target import Target
 from cnnc.passes.bands import MOST_PIXELS
-
-LEAST_ROWS = 16
-"""Of all images: they are shared out among the threads."""
+from cnnc.passes.fuse_prologues import LEAST_ROWS
 
 
 def as_rows(site: Site, shape: Contraction) -> tuple[Site, Contraction]:

@@ -40,11 +40,9 @@ class Loader:
         """That of the anchor's operand at `position`. Raises UnsupportedError for a prologue that reads
         anything else in full."""
         nodes = region.prologue(position)
-        made = {v for node in nodes for v in node.results}
-        for node in nodes:
-            for operand in node.operands[1:]:
-                if operand in made or operand.type.rank > 1:
-                    raise UnsupportedError(f"{region.anchor.name}: its prologue reads {operand.type} besides")
+        whole = next((o for node in nodes for o in node.operands[1:] if o.type.rank > 1), None)
+        if whole is not None:
+            raise UnsupportedError(f"{region.anchor.name}: its prologue reads {whole.type} besides")
         return cls(k, region, arguments, arguments.operands[region.operand(position)], nodes)
 
     def at(self, channel: Affine, lanes: int, count: int) -> Load:

@@ -176,7 +176,8 @@ class _Strassen:
     def _sum_row(self, tile: _Tile, row: Affine, is_paired: bool) -> None:
         """S1 to S4 of a row of a tile, behind them the quarters that are read as they are if they are made. A
         partner that is not there is zero."""
-        lanes, zero = self.site.lanes(self.channels), self.k.constant(0.0, self.site.lanes(self.channels))
+        lanes = self.site.lanes(self.channels)
+        zero = self.k.constant(0.0, lanes)
 
         def add(start: Affine, count: int) -> None:
             halves = [start + half * self.channels for half in range(2)]

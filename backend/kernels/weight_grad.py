@@ -101,7 +101,7 @@ def _weight_grad(site: Site, shape: Contraction, strips: int) -> Kernel:
     region, result = Region(site), site.results[0]
     x, block, maps = region.anchor_tensor(1), result.layout.block, shape.groups * shape.maps
     vectors = -(-min(block, shape.maps) // min(site.target.lanes, block))
-    joined = x.is_dense and not region.has_prologue and is_joined(site.target, shape, vectors)
+    joined = x.is_dense and is_joined(site.target, shape, vectors)
     channels = shape.groups * shape.channels
     row = (shape.source[1] * channels,) if joined else (shape.source[1], channels)
     runs = (1, shape.kernel[1] * shape.channels) if joined else (shape.kernel[1], shape.channels)

@@ -180,6 +180,15 @@ def evaluate(expr: Expr, values: Mapping[str, Array]) -> Array:
         return np.asarray(value(expr), dtype=dtype)
 
 
+CHEAP = frozenset({"add", "sub", "mul", "max", "min", "neg", "select_lt", "select_eq"})
+"""Functions that cost less than reading an element."""
+
+
+def is_cheap(expr: Expr) -> bool:
+    """Whether an expression costs less than reading an element."""
+    return not isinstance(expr, Call) or (expr.function in CHEAP and all(map(is_cheap, expr.args)))
+
+
 def variables(expr: Expr) -> tuple[str, ...]:
     """Names of the free variables in the order of their first appearance."""
     match expr:

@@ -33,6 +33,7 @@ from tests.nets import draw
 
 SIZES = (1, 7, 9, 17, 33)
 PAD = (1, 1, 1, 1)
+EXTENTS = {name: st.sampled_from(SIZES) for name in ("channels", "maps", "height", "width")}
 
 
 def normalized(b: GraphBuilder, x: Value) -> Value:
@@ -75,10 +76,7 @@ def test_convolutions_of_one_tap(
 
 @on_runnable_targets
 @given(
-    channels=st.sampled_from(SIZES),
-    maps=st.sampled_from(SIZES),
-    height=st.sampled_from(SIZES),
-    width=st.sampled_from(SIZES),
+    **EXTENTS,
     tile=st.sampled_from([(2, 2), (4, 4)]),
     inline=st.booleans(),
 )
@@ -111,10 +109,7 @@ def test_strassens_convolutions(
 
 @on_runnable_targets
 @given(
-    channels=st.sampled_from(SIZES),
-    maps=st.sampled_from(SIZES),
-    height=st.sampled_from(SIZES),
-    width=st.sampled_from(SIZES),
+    **EXTENTS,
     op=st.sampled_from(
         [
             Conv2dWeightGrad(),
