@@ -35,8 +35,10 @@ from cnnc.backend.kernel.ir import (
     Reg,
     Splat,
     Statement,
+    Store,
     Uniform,
 )
+from cnnc.backend.kernel.lines import WholeLines, flat_index
 from cnnc.backend.kernel.nest import first_value, has_constant_bounds, parallel_nest, trip_count
 from cnnc.backend.target import Target
 
@@ -84,6 +86,7 @@ class _Emitter:
         self.kernel, self.target = kernel, target
         self.dtypes = {b.name: b.dtype for b in kernel.buffers}
         self.strides = {b.name: b.strides for b in kernel.buffers}
+        self.whole_lines = WholeLines(kernel)
         self.lines: list[str | list[str]] = []
         self.levels: list[_Level] = []
         self.tiles: dict[str, int] = {}
@@ -103,6 +106,8 @@ class _Emitter:
             self._parallel(loops, body)
         else:
             self._statements(body)
+        if self.whole_lines:
+            self.instructions.fence()
         self.do("ret void")
         text = "\n".join(_flattened(self.lines))
         head = f"define {linkage} void @{symbol}".replace("  ", " ")
@@ -172,7 +177,8 @@ class _Emitter:
         trips = self.define(f"udiv i64 {above}, {images}", head)
         return self.define(f"mul nuw nsw i64 {trips}, {constant}", head)
 
-    def _statements(self, body: Sequence[Statement]) -> None:
+    def _statements(self, body: Sequence[Statement], loop: For | None = None) -> None:
+        streamed = self.whole_lines.of(body, loop)
         for statement in body:
             if isinstance(statement, For):
                 self._loop(statement)
@@ -185,9 +191,15 @@ class _Emitter:
             elif isinstance(statement, Prefetch):
                 self.instructions.prefetch(self._pointer(statement.buffer, statement.index))
             else:
-                pointer = self._pointer(statement.buffer, statement.index)
-                value = self._operand(statement.value, statement.lanes)
-                self.instructions.store(pointer, value, statement.lanes, statement.count)
+                self._store(statement, statement in streamed)
+
+    def _store(self, store: Store, is_streamed: bool) -> None:
+        pointer = self._pointer(store.buffer, store.index)
+        value = self._operand(store.value, store.lanes)
+        if is_streamed:
+            self.instructions.stream(pointer, value, store.lanes)
+        else:
+            self.instructions.store(pointer, value, store.lanes, store.count)
 
     def _declare(self, declare: Declare) -> None:
         self.tiles[declare.tile] = declare.lanes
@@ -215,7 +227,7 @@ class _Emitter:
         entered = [f"%{label}.{reg.tile}.{'.'.join(map(str, reg.index))}" for reg in carried]
         self.values.update(zip(carried, entered, strict=True))
         self._open(frozenset({loop.variable}))
-        self._statements(loop.body)
+        self._statements(loop.body, loop)
         self.levels.pop()
         self._close_loop(loop, label, before, bounds, phis)
         left, latch = [self.values[reg] for reg in carried], self.block
@@ -300,7 +312,7 @@ class _Emitter:
 
     def _pointer(self, buffer: str, index: tuple[Affine, ...]) -> str:
         """The address of an element: the pointer of its variable part plus a constant."""
-        flat = _flat_index(self.strides[buffer], index)
+        flat = flat_index(self.strides[buffer], index)
         known, key = self.levels[-1].bases, (buffer, flat.terms)
         base = known.get(key)
         if base is None:
@@ -341,16 +353,6 @@ def _variable(name: str) -> str:
 def _buffer(name: str) -> str:
     """A buffer's address. What the emitter itself names ends otherwise."""
     return f"%{name}.p"
-
-
-def _flat_index(strides: tuple[int, ...], index: tuple[Affine, ...]) -> Affine:
-    """Offset in elements; all elements are four bytes."""
-    constant, terms = 0, dict[str, int]()
-    for stride, position in zip(strides, index, strict=True):
-        constant += stride * position.constant
-        for variable, coefficient in position.terms:
-            terms[variable] = terms.get(variable, 0) + stride * coefficient
-    return Affine.of(constant, terms)
 
 
 def _assigned(body: Iterable[Statement]) -> Iterator[Reg]:

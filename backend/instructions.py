@@ -185,6 +185,18 @@ class Instructions:
             short = self.define(f"shufflevector {vector} {value}, {vector} poison, {chosen}")
             self.do(f"store <{count} x float> {short}, ptr {pointer}, align 4")
 
+    def stream(self, pointer: str, value: str, lanes: int) -> None:
+        """Store all lanes past the caches, at a multiple of the vector's size."""
+        self.do(
+            f"store {vector_type(lanes)} {value}, ptr {pointer}, align {4 * lanes}, !nontemporal !{{i32 1}}"
+        )
+
+    def fence(self) -> None:
+        """Behind what was stored past the caches: x86 lets later stores overtake it, such as those that tell
+        other threads of it."""
+        if self.target.triple.startswith("x86"):
+            self.do("call void @llvm.x86.sse.sfence()")
+
     def prefetch(self, pointer: str) -> None:
         """For reading, to be kept in all caches, data."""
         self.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 3, i32 1)")

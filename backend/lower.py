@@ -6,7 +6,7 @@ one. The program is what entry.py writes the native function from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,18 +14,23 @@ from cnnc.backend.images import image_values
 from cnnc.backend.kernel.ir import Kernel, aligned_scratch
 from cnnc.backend.kernels.registry import Proof
 from cnnc.backend.kernels.site import Site, Tensor
+from cnnc.backend.kernels.weight_grad_parts import CACHED
 from cnnc.backend.proven import ProvenKernels
 from cnnc.backend.target import Target
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.graph import Node, Value
 from cnnc.ir.layout import row_major
-from cnnc.ir.plan import Placement, Plan, Space, is_alias
+from cnnc.ir.plan import ALIGNMENT, Placement, Plan, Space, is_alias
 from cnnc.ir.types import TensorType
 from cnnc.ops.fused import Fused
 from cnnc.ops.shape import Relayout
 
 FLOPS_PER_ELEMENT = 4
 """What reading or writing one element counts against a multiply-accumulate's two, to weigh a fork."""
+
+ALL_CACHES = 64
+"""Times the second-level cache: what all caches hold at most. Of a larger arena a result finds its memory in
+none of them."""
 
 CALLERS = frozenset({Space.INPUT, Space.OUTPUT})
 """Memory that holds just the images of a call."""
@@ -135,7 +140,20 @@ def site_of_node(plan: Plan, node: Node, target: Target) -> Site:
     def tensors(values: Iterable[Value]) -> tuple[Tensor, ...]:
         return tuple(Tensor(v.type, plan.layout(v), _pitch(plan.placement(v), v.type)) for v in values)
 
-    return Site(node.op, tensors(node.operands), tensors(node.results), target, in_place)
+    site = Site(node.op, tensors(node.operands), tensors(node.results), target, in_place)
+    return replace(site, streamed=frozenset(_streamed(plan, node, target, in_place)))
+
+
+def _streamed(plan: Plan, node: Node, target: Target, in_place: Mapping[int, int]) -> Iterator[int]:
+    """The results that go past the caches: whatever reads them would not find them there."""
+    if plan.arena_bytes <= ALL_CACHES * target.l2_bytes:
+        return
+    for number, result in enumerate(node.results):
+        place = plan.placement(result)
+        is_aligned = place.offset % ALIGNMENT == place.pitch % ALIGNMENT == 0
+        is_far = place.space is Space.ARENA and place.nbytes > CACHED * target.l2_bytes
+        if number not in in_place and is_aligned and is_far:
+            yield number
 
 
 def _pitch(place: Placement, type: TensorType) -> int:

@@ -44,7 +44,7 @@ def kernels(draw: st.DrawFn) -> Kernel:
         k.buffer("labels", (14,), Access.READ, "i32"),
         k.buffer("total", (), Access.READWRITE),
         k.buffer("state", (10, 8), Access.READWRITE, pitch=draw(st.sampled_from((0, 11)))),
-        k.buffer("y", (16, 10), Access.WRITE),
+        k.buffer("y", (16, 10), draw(st.sampled_from((Access.WRITE, Access.STREAM)))),
     )
     images = draw(st.integers(-1, 2))
     _parallel(draw, _Scope(k, buffers, (), affine(0)), draw(st.integers(0, 3)), images)

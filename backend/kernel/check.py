@@ -288,7 +288,7 @@ def _check_access(buffer: str, index: tuple[Affine, ...], lanes: int, count: int
 
 
 def _check_loaded(buffer: str, scope: _Scope) -> None:
-    if scope.buffers[buffer].access is Access.WRITE:
+    if scope.buffers[buffer].access in (Access.WRITE, Access.STREAM):
         raise VerifyError(f"{buffer} may only be written")
 
 

@@ -77,6 +77,7 @@ class Access(enum.Enum):
     READ = "read"
     WRITE = "write"
     READWRITE = "readwrite"
+    STREAM = "stream"  # written only, and read so late that whole cache lines go past the caches
     SCRATCH = "scratch"
 
 

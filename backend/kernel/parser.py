@@ -5,7 +5,7 @@ checks the grammar only: whether names exist and lanes agree is check.py's quest
 
     kernel    := "kernel" name "(" [buffer {"," buffer}] ")" block
     buffer    := access name ":" dtype "[" integers "]" ["pitch" integer]
-    access    := "read" | "write" | "readwrite" | "scratch"
+    access    := "read" | "write" | "readwrite" | "stream" | "scratch"
     block     := "{" {statement} "}"
     statement := ["parallel"] "for" name "in" bound ".." bound ["step" integer] ["images" integer] block
                | "reg" name ":" "f32x"lanes "[" integers "]" "=" literal
@@ -87,7 +87,7 @@ class _Parser:
 
     def _buffer(self) -> Buffer:
         if self._token.text not in {access.value for access in Access}:
-            self._fail("read, write, readwrite or scratch")
+            self._fail("read, write, readwrite, stream or scratch")
         access = Access(self._next())
         name = self._name()
         self._expect(":")

@@ -77,11 +77,12 @@ class _Depthwise:
 
     @cached_property
     def strip(self) -> int:
-        """Channels of an iteration: whole vectors, so many that the source rows which a tile reads take half
-        of the first-level cache, but a cache line at least."""
+        """Channels of an iteration: whole cache lines, so many that the source rows which a tile reads take
+        half of the first-level cache, but one at least; or all channels."""
         read = (self.shape.kernel[0] - 1) * self.shape.dilation[0] + self.rows * self.shape.stride[0]
         vector = 4 * self.lanes * self.shape.source[1] * min(read, self.shape.source[0])
-        fitting = max(1, LINE_BYTES // (4 * self.lanes), self.site.target.l1_bytes // 2 // vector)
+        line = max(1, LINE_BYTES // (4 * self.lanes))
+        fitting = max(1, self.site.target.l1_bytes // 2 // vector // line) * line
         return min(fitting, -(-self.channels // self.lanes)) * self.lanes
 
     @cached_property

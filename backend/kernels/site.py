@@ -89,6 +89,9 @@ class Site:
     `images` is how many images axis 0 of the results counts where fewer may be asked for, and 0 where all are
     always computed. The kernel then marks a parallel loop as one over images, if it can. With `exact_images`
     it must, one image to an iteration, and touch no others: operands or results are arrays of the caller.
+
+    `streamed` are the numbers of results that begin at a cache line, are large and are read much later: they
+    go past the caches.
     """
 
     op: Op
@@ -98,6 +101,7 @@ class Site:
     in_place: Mapping[int, int] = field(default_factory=dict)
     images: int = 0
     exact_images: bool = False
+    streamed: frozenset[int] = frozenset()
 
     @property
     def each_image(self) -> int:
@@ -139,15 +143,18 @@ def declare(
             raise UnsupportedError(f"{site.op.name}: rows that lie in a wider tensor cannot be run together")
         return k.buffer(name, shape, access, tensor.type.dtype, tensor.pitch)
 
+    def written(number: int) -> Access:
+        if number in read_back:
+            return Access.READWRITE
+        return Access.STREAM if number in site.streamed else Access.WRITE
+
     taken = set(site.in_place.values())
     operands = tuple(
         buffer(f"p{i}", t, Access.READWRITE if i in taken else Access.READ)
         for i, t in enumerate(site.operands)
     )
     results = tuple(
-        operands[site.in_place[i]]
-        if i in site.in_place
-        else buffer(f"r{i}", t, Access.READWRITE if i in read_back else Access.WRITE)
+        operands[site.in_place[i]] if i in site.in_place else buffer(f"r{i}", t, written(i))
         for i, t in enumerate(site.results)
     )
     return Arguments(operands, results)

@@ -172,6 +172,35 @@ def test_partial_loads_and_stores_stay_inside(lanes: int, dtype: str, target: Ta
         check(kernel, target, arrays(kernel))
 
 
+STREAMED = """
+kernel streamed(read x: f32[6,40], stream y: f32[6,48]) {
+  parallel for i in 0..6 {
+    for j in 0..32 step 16 {
+      v0 = load x8 x[i, j]
+      v1 = load x8 x[i, j + 8]
+      v2 = add x8 v0, 1.0
+      store x8 y[i, j + 8], v2
+      store x8 y[i, j], v1
+    }
+    v3 = load x8 x[i, 32]
+    store x8 y[i, 32], v3
+    v4 = load x4 x[i, 36]
+    store x4 y[i, 40], v4
+    store x4 y[i, 44], v4 count 3
+  }
+}
+"""
+
+
+@on_runnable_targets
+def test_whole_lines_go_past_the_caches(target: Target) -> None:
+    kernel = parse_kernel(STREAMED)
+    check(kernel, target, arrays(kernel), (2,))
+    text = emit_kernel(kernel, target)
+    assert text.count("!nontemporal") == 2, "the line of which an element is missing is stored as ever"
+    assert ("sfence" in text) == target.triple.startswith("x86")
+
+
 CLAMPED = """
 kernel clamped(read x: f32[9], write y: f32[6,4]) {
   for i in 0..6 {

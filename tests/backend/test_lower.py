@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from cnnc.backend.kernel.interpreter import interpret
+from cnnc.backend.kernel.ir import Access
 from cnnc.backend.lower import lower_unpacking
 from cnnc.backend.target import TARGETS
 from cnnc.errors import UnsupportedError
@@ -117,6 +119,24 @@ def test_calls_carry_proofs_and_work() -> None:
     convolution = next(c for c in program.calls if c.node and c.node.op.name == "conv2d")
     assert convolution.proof.accesses > 0 and convolution.proof.conflicts > 0
     assert convolution.flops == 2 * 8 * 3 * 9 * 16 + 4 * (3 * 36 + 8 * 27 + 8 * 16)
+
+
+@pytest.mark.parametrize(("channels", "l2_bytes"), [(16, 100), (9, 50), (16, 1024)])
+def test_results_that_no_cache_would_keep_go_past_the_caches(channels: int, l2_bytes: int) -> None:
+    """By second-level caches far smaller than the results, and one that is not; the last result is the
+    caller's."""
+    b = GraphBuilder("chain")
+    h = b.input("x", f32(2, channels, 8, 8))
+    for number in range(5):
+        h = b.emit(Conv2d(pad=(1, 1, 1, 1)), h, b.param(f"w{number}", f32(channels, channels, 3, 3)))
+    graph = b.build([h])
+    program = compile_graph(graph, (), replace(AVX2, l2_bytes=l2_bytes)).program
+    check_program(program, graph)
+    is_small = program.plan.arena_bytes > 64 * l2_bytes
+    assert is_small == (l2_bytes <= 100)
+    for call in program.calls:
+        place, buffer = call.arguments[-1], call.kernel.arguments[-1]
+        assert (buffer.access is Access.STREAM) == (is_small and place.space is Space.ARENA), call.node
 
 
 def test_an_op_without_a_kernel_is_reported_at_its_line() -> None:

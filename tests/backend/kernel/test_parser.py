@@ -45,7 +45,7 @@ def test_a_tile_of_rank_zero() -> None:
         ("", "f.k:1: expected 'kernel', found 'end of text'"),
         ("kernel k() {", "f.k:1: expected a name, found 'end of text'"),
         ("kernel k() {\n}\n}", "f.k:3: expected the end of the text, found '}'"),
-        ("kernel k(x: f32[2]) {}", "f.k:1: expected read, write, readwrite or scratch, found 'x'"),
+        ("kernel k(x: f32[2]) {}", "f.k:1: expected read, write, readwrite, stream or scratch, found 'x'"),
         ("kernel k(read x: f32[n]) {}", "f.k:1: expected an integer, found 'n'"),
         ("kernel k() {\n  a = frob x8 1.0\n}", "f.k:2: expected an instruction, found 'frob'"),
         ("kernel k() {\n  a = add 8 1.0, 2.0\n}", "f.k:2: expected a number of lanes such as x8, found '8'"),
