@@ -22,7 +22,7 @@ from cnnc.backend.kernels.loops import vectors
 from cnnc.backend.kernels.prologue import Loader
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
 from cnnc.backend.kernels.runs import Run, loop_over
-from cnnc.backend.kernels.site import Site, Tensor, declare
+from cnnc.backend.kernels.site import Site, Tensor
 from cnnc.backend.kernels.strassen_blocks import GIVEN, SUMS, Work, cut, halves_lanes
 from cnnc.backend.kernels.tiles import usable_registers
 from cnnc.backend.kernels.winograd_filters import with_lanes
@@ -39,17 +39,19 @@ Quarter = tuple[int, int]
 
 def strassen_conv2d(site: Site) -> Kernel:
     """y [N,H,W,K] of x [N,H,W,C] and u [K/2/B,7,C/2,B]; for B = 1 without the last axis. Raises
-    UnsupportedError for blocks that do not divide a half of the maps, and for a pool in the epilogue."""
+    UnsupportedError for blocks that do not divide a half of the maps, and for a pool in the epilogue or sums
+    in bands that are not images."""
     region = Region(site)
     assert isinstance(region.anchor, StrassenConv2d)
     x, u = region.anchor_tensor(0), region.anchor_tensor(1)
     _, channels, maps = u.shape
     if maps % u.layout.block or region.window != (1, 1):
         raise UnsupportedError(f"{region.anchor.name}: {u.layout} must halve the maps, and no pool follow")
+    region.expect_bands(lambda rows: rows == x.shape[2])
     size = 1, x.shape[2] * x.shape[3]
     shape = Contraction(x.shape[0], 1, 2 * channels, 2 * maps, size, size, (1, 1))
     numbers = {i for i, t in enumerate(site.operands) if t.type.rank == 4}
-    return _Strassen(as_images(site, shape, lambda i: i in numbers), shape).build()
+    return _Strassen(as_images(site, shape, lambda i: i in numbers, region.summed), shape).build()
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class _Strassen:
         def view(tensor: Tensor) -> tuple[int, ...]:
             return with_lanes(tensor) if tensor is weights else tensor.physical
 
-        self.arguments = declare(self.k, site, view)
+        self.arguments = self.region.declare(self.k, view)
         self.source = Loader.of(self.k, self.region, self.arguments, 0)
         self.weights = self.arguments.operands[self.region.operand(1)]
         self.tensor, self.block = self.region.anchor_tensor(0), weights.layout.block
@@ -113,8 +115,9 @@ class _Strassen:
         is_made = self.region.has_prologue
         work = Work(shape.batch, self.half, self.channels, self.maps, self.block, is_made)
         self.is_streamed = work.weight_bytes > site.target.l2_bytes // 16
-        self.cut = cut(site.target, work, 1 if site.images else shape.batch)
-        self.epilogue = Epilogue(self.k, self.region, self.arguments)
+        images, self.is_summed = 1 if site.images else shape.batch, self.region.bands is not None
+        self.cut = cut(site.target, work, images, whole=self.is_summed)
+        self.epilogue = Epilogue(self.k, self.region, self.arguments, affine(0))
         self.sums = self.k.scratch("sums", (work.kept, self.cut.part * self.cut.rows, work.pitch))
         self.kept = self.k.scratch("kept", (2, self.cut.rows, self.block))
 
@@ -123,16 +126,25 @@ class _Strassen:
         with (
             k.once_or_loop("share", -(-blocks // self.cut.share), parallel=True) as share,
             k.loop("n", 0, self.shape.batch, parallel=True, images=self.site.each_image) as image,
-            k.once_or_loop("part", self.cut.parts, parallel=True) as part,
         ):
-            self._sum(image, part)
             first = share * self.cut.share
-            rest = first + int(self.is_far), (affine(blocks), first + self.cut.share)
-            if self.is_far:
-                self._tiles(image, part, first, ahead=True)
-            with k.loop("block", *rest) as block:
-                self._tiles(image, part, block)
+            stop = affine(blocks), first + self.cut.share
+            if self.is_summed:
+                self._begin(image, first, stop)
+            with k.once_or_loop("part", self.cut.parts, parallel=not self.is_summed) as part:
+                self._sum(image, part)
+                if self.is_far:
+                    self._tiles(image, part, first, ahead=True)
+                with k.loop("block", first + int(self.is_far), stop) as block:
+                    self._tiles(image, part, block)
         return k.build()
+
+    def _begin(self, image: Affine, first: Affine, stop: tuple[Affine, Affine]) -> None:
+        """Set the sums of an image to zero, for a share of the blocks of maps in both halves."""
+        with self.k.loop("block", first, stop) as block:
+            for half in range(2):
+                channel = block * self.block + half * self.maps
+                self.epilogue.begin(image, channel, self.block, self.lanes)
 
     def _tiles(self, image: Affine, part: Affine, block: Affine, ahead: bool = False) -> None:
         """The tiles of a part for a block of maps; `ahead` says to ask for the source of the next part."""

@@ -1,7 +1,8 @@
 """How Strassen's products are cut: maps into blocks, pixels into tiles, these into parts; and what it costs.
 
-An iteration computes a part of the tiles of an image for a share of the blocks of maps. It writes the sums of
-halves for its tiles to scratch memory, which should stay in the second-level cache.
+An iteration computes a part of the tiles of an image for a share of the blocks of maps, or one part after the
+other if it has images whole. It writes the sums of halves for the tiles of a part to scratch memory, which
+should stay in the second-level cache.
 """
 
 from __future__ import annotations
@@ -117,16 +118,18 @@ class Cut:
         return -(-self.tiles // self.part)
 
 
-def cut(target: Target, work: Work, images: int) -> Cut:
+def cut(target: Target, work: Work, images: int, whole: bool = False) -> Cut:
     """Parts whose sums leave most of the cache to others, and shares, so that the thread with the most work
-    has the least; of equal ones the fewest. `images` are those of one call at least."""
+    has the least; of equal ones the fewest. `images` are those of one call at least; a `whole` one has all of
+    its parts in one iteration."""
     rows, blocks = work.tile(target).pixels, work.blocks
     tiles, row = -(-work.pixels // rows), 4 * work.kept * work.pitch
     fitting = max(1, target.l2_bytes // 16 // (row * rows))
 
     def most(parts: int, shares: int) -> float:
-        iteration = -(-tiles // parts) * (-(-blocks // shares) + SUMMING)
-        return -(-images * parts * shares // target.threads) * iteration
+        together = tiles if whole else -(-tiles // parts)
+        iterations = images * shares * (1 if whole else parts)
+        return -(-iterations // target.threads) * together * (-(-blocks // shares) + SUMMING)
 
     parts, shares = min(
         product(range(-(-tiles // fitting), tiles + 1), range(1, min(blocks, 2 * target.threads) + 1)),

@@ -23,7 +23,9 @@ from cnnc.ops.elementwise import Add, Map
 from cnnc.ops.fused import Fused
 from cnnc.ops.pool import MaxPool2d, MeanPool2dGrad
 from cnnc.ops.reduce import Sum
+from cnnc.ops.strassen import StrassenConv2d, StrassenWeights
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeights
+from cnnc.passes import bands
 from cnnc.passes.assign_layouts import Tensors
 from cnnc.passes.fuse_epilogues import FuseEpilogues
 from tests.kernel_sites import check_graph, site_of
@@ -99,6 +101,20 @@ def test_by_winograd(size: tuple[int, int], tile: tuple[int, int], maps: int, ta
     check_sums(b, b.emit(conv, b.input("dy", f32(3, 5, *size)), u), target)
 
 
+@pytest.mark.parametrize("maps", [2, 18, 34, 96])
+@pytest.mark.parametrize("size", [(1, 1), (7, 7), (7, 9), (17, 1), (33, 2)], ids=str)
+def test_by_strassen(
+    size: tuple[int, int], maps: int, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every image is a band, of one part or several; halves with and without an odd pixel."""
+    monkeypatch.setattr(bands, "LEAST_MAPS", 1)
+    for l2_bytes in (target.l2_bytes, 1 << 14):
+        b = GraphBuilder("net")
+        u = b.emit(StrassenWeights(flipped=True), b.input("w", f32(6, maps, 1, 1)))
+        dx = b.emit(StrassenConv2d(), b.input("dy", f32(3, 6, *size)), u)
+        check_sums(b, dx, replace(target, l2_bytes=l2_bytes))
+
+
 @pytest.mark.parametrize("channels", [7, 33])
 @pytest.mark.parametrize("kernel", [(2, 2), (3, 5), (6, 10)], ids=str)
 def test_of_mean_pools(kernel: tuple[int, int], channels: int, target: Target) -> None:
@@ -124,6 +140,8 @@ def summed(anchor: Op, operands: Sequence[TensorType], rows: int) -> Fused:
         summed(Dense(), (f32(4, 5), f32(3, 5)), 4),
         summed(Conv2dInputGrad((2, 2), groups=3, size=(7, 7)), (f32(1, 3, 4, 4), f32(3, 1, 1, 1)), 21),
         summed(WinogradConv2d((4, 4), (3, 3), (1, 1, 1, 1)), (f32(1, 5, 8, 8), f32(36, 5, 3)), 16),
+        summed(StrassenConv2d(), (f32(2, 6, 4, 7), f32(7, 3, 8)), 14),
+        summed(StrassenConv2d(), (f32(2, 6, 4, 7), f32(7, 3, 8)), 56),
         summed(MeanPool2dGrad((2, 2), (2, 2), size=(6, 6)), (f32(1, 3, 3, 3),), 6),
         summed(MaxPool2d((2, 2), (2, 2)), (f32(1, 3, 6, 6),), 9),
     ],
