@@ -35,7 +35,7 @@ from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Crop2d, Dilate2d, Pad2d, Relayout
 from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
 from cnnc.ops.space_to_depth import DepthToSpace, SpaceToDepth
-from cnnc.ops.strassen import StrassenConv2d, StrassenWeights
+from cnnc.ops.strassen import StrassenConv2d, StrassenWeightGrad, StrassenWeights
 from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.passes.assign_layouts import LayoutRule, Tensors, first_full
 
@@ -49,10 +49,13 @@ CHANNEL_OPS = (
 
 ROW_OPS = (
     Elementwise, Conv2d, Conv2dInputGrad, Conv2dWeightGrad, WinogradConv2d, WinogradWeightGrad,
-    StrassenConv2d, MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad, Softmax, SoftmaxGrad, LogSoftmax,
-    LogSoftmaxGrad, Pad2d, Crop2d, Dilate2d, Concat, Slice, Relayout, Broadcast, BatchMoments, BatchNormSums,
+    StrassenConv2d, StrassenWeightGrad, MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad, Softmax,
+    SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, Pad2d, Crop2d, Dilate2d, Concat, Slice, Relayout, Broadcast,
+    BatchMoments, BatchNormSums,
 )  # fmt: skip
 """Ops whose kernels see maps by rows of channels, never as a stretch of memory."""
+
+WEIGHT_GRADS = Conv2dWeightGrad | DenseWeightGrad | WinogradWeightGrad | StrassenWeightGrad
 
 POSITIONS = Layout("bca")
 """Of a bias [C,H,W]: as the channels of an image lie."""
@@ -76,7 +79,7 @@ class LayoutRules:
             return self._convolution(op, tensors)
         if isinstance(op, WinogradWeights | WinogradConv2d | WinogradWeightGrad):
             return self._winograd(op, tensors)
-        if isinstance(op, StrassenWeights | StrassenConv2d):
+        if isinstance(op, StrassenWeights | StrassenConv2d | StrassenWeightGrad):
             return self._strassen(op, tensors)
         if isinstance(op, Dense | DenseInputGrad | DenseWeightGrad):
             return self._dense(op, tensors)
@@ -125,7 +128,7 @@ class LayoutRules:
         )
         rule, shape = self(op.anchor.op, anchor), anchor.results[0].shape
         lying = rule.results[0]
-        if isinstance(op.anchor.op, Conv2dWeightGrad | DenseWeightGrad | WinogradWeightGrad):
+        if isinstance(op.anchor.op, WEIGHT_GRADS):
             lying = _given_packing(lying, tensors, shape)
 
         def outside(type: TensorType) -> Layout:
@@ -184,8 +187,13 @@ class LayoutRules:
         """Of u [P,C,K] for Winograd convolutions."""
         return self.packed("cab", 2, u.shape[2])
 
-    def _strassen(self, op: StrassenWeights | StrassenConv2d, tensors: Tensors) -> LayoutRule:
+    def _strassen(
+        self, op: StrassenWeights | StrassenConv2d | StrassenWeightGrad, tensors: Tensors
+    ) -> LayoutRule:
         """Halves of weights in blocks that divide them, and whole weights in the same blocks."""
+        if isinstance(op, StrassenWeightGrad):
+            weights = _in_blocks("acdb", "a", halves_block(self.target, tensors.operands[0].shape[1] // 2))
+            return LayoutRule((CHANNELS_LAST, CHANNELS_LAST), (_of_parts(op, weights),))
         u = tensors.results[0] if isinstance(op, StrassenWeights) else tensors.operands[1]
         block = halves_block(self.target, u.shape[2])
         halves = _in_blocks("cab", "c", block)
@@ -242,7 +250,7 @@ def _weights(node: Node) -> tuple[Value, ...]:
     """The weights that a contraction reads or makes."""
     if isinstance(node.op, Conv2d | Conv2dInputGrad | WinogradConv2d | StrassenConv2d):
         return node.operands[1:]
-    return node.results if isinstance(node.op, Conv2dWeightGrad | WinogradWeightGrad) else ()
+    return node.results if isinstance(node.op, WEIGHT_GRADS) else ()
 
 
 def _contraction(op: Conv2d | Conv2dInputGrad | Conv2dWeightGrad, tensors: Tensors) -> Contraction:

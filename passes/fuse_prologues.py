@@ -18,7 +18,7 @@ from cnnc.ops.conv import Conv2d, Conv2dWeightGrad
 from cnnc.ops.elementwise import Elementwise
 from cnnc.ops.fused import Fused
 from cnnc.ops.scalar import is_cheap
-from cnnc.ops.strassen import StrassenConv2d
+from cnnc.ops.strassen import StrassenConv2d, StrassenWeightGrad
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad
 from cnnc.passes.rewrite import Rewriter
 
@@ -102,7 +102,7 @@ def _takes(reader: Node, value: Value) -> bool:
     op, positions = reader.op, [i for i, o in enumerate(reader.operands) if o == value]
     if isinstance(op, WinogradConv2d | StrassenConv2d):
         return positions == [0]
-    if isinstance(op, WinogradWeightGrad):
+    if isinstance(op, WinogradWeightGrad | StrassenWeightGrad):
         return positions == [1]
     if isinstance(op, Conv2d):
         images, _, height, _ = value.type.shape

@@ -39,6 +39,7 @@ from cnnc.backend.kernels.site import Site
 from cnnc.backend.kernels.softmax import log_softmax, log_softmax_grad, softmax, softmax_grad
 from cnnc.backend.kernels.space_to_depth import depth_to_space, space_to_depth
 from cnnc.backend.kernels.strassen import strassen_conv2d
+from cnnc.backend.kernels.strassen_weight_grad import strassen_weight_grad
 from cnnc.backend.kernels.strassen_weights import strassen_weights
 from cnnc.backend.kernels.sum_parts import sum_parts
 from cnnc.backend.kernels.weight_grad import conv2d_weight_grad, dense_weight_grad
@@ -69,7 +70,7 @@ from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Constant, Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
 from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
 from cnnc.ops.space_to_depth import DepthToSpace, SpaceToDepth
-from cnnc.ops.strassen import StrassenConv2d, StrassenWeights
+from cnnc.ops.strassen import StrassenConv2d, StrassenWeightGrad, StrassenWeights
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 
 KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
@@ -86,6 +87,7 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
         WinogradWeightGrad: winograd_weight_grad,
         StrassenWeights: strassen_weights,
         StrassenConv2d: strassen_conv2d,
+        StrassenWeightGrad: strassen_weight_grad,
         Elementwise: elementwise,
         MaxPool2d: max_pool2d,
         MaxPool2dGrad: max_pool2d_grad,
@@ -125,7 +127,14 @@ KERNELS: Mapping[type[Op], Callable[[Site], Kernel]] = MappingProxyType(
 
 
 MADE: Mapping[Callable[[Site], Kernel], int] = MappingProxyType(
-    {conv2d: 0, winograd_conv2d: 0, strassen_conv2d: 0, conv2d_weight_grad: 1, winograd_weight_grad: 1}
+    {
+        conv2d: 0,
+        winograd_conv2d: 0,
+        strassen_conv2d: 0,
+        conv2d_weight_grad: 1,
+        winograd_weight_grad: 1,
+        strassen_weight_grad: 1,
+    }
 )
 """Which operand of its anchor a kernel function can make as it reads it, by its position."""
 

@@ -21,20 +21,26 @@ from cnnc.ops.loss import (
     SquaredErrorGrad,
 )
 from cnnc.ops.norm import BatchNorm, BatchNormTrain, BatchStatistics, ScaleMaps
-from cnnc.ops.partial import PartialWeightGrad, PartialWinogradWeightGrad, SumParts
+from cnnc.ops.partial import (
+    PartialStrassenWeightGrad,
+    PartialWeightGrad,
+    PartialWinogradWeightGrad,
+    SumParts,
+)
 from cnnc.ops.pool import MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad
 from cnnc.ops.position_bias import PositionBias
 from cnnc.ops.reduce import Broadcast, Sum
 from cnnc.ops.shape import Constant, Crop2d, Dilate2d, Flatten, Pad2d, Relayout, Reshape
 from cnnc.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
 from cnnc.ops.space_to_depth import DepthToSpace, SpaceToDepth
-from cnnc.ops.strassen import StrassenConv2d, StrassenWeights
+from cnnc.ops.strassen import StrassenConv2d, StrassenWeightGrad, StrassenWeights
 from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeightGrad, WinogradWeights
 
 _ALL: tuple[type[Op], ...] = (
     *(Conv2d, Conv2dInputGrad, Conv2dWeightGrad, PartialWeightGrad, SumParts),
     *(WinogradWeights, WinogradConv2d, InlineWinogradConv2d, WinogradWeightGrad),
-    *(PartialWinogradWeightGrad, StrassenWeights, StrassenConv2d),
+    *(PartialWinogradWeightGrad, PartialStrassenWeightGrad),
+    *(StrassenWeights, StrassenConv2d, StrassenWeightGrad),
     *(Dense, DenseInputGrad, DenseWeightGrad),
     *(MaxPool2d, MaxPool2dGrad, MeanPool2d, MeanPool2dGrad),
     *(Relu, Relu6, Tanh, Sigmoid, Add, Sub, Mul, Bias, Map),

@@ -19,6 +19,7 @@ from cnnc.ir.types import Array, TensorType, f32
 from cnnc.ops.check import expect_ints, take_floats
 from cnnc.ops.conv import Conv2dWeightGrad
 from cnnc.ops.reduce import Broadcast
+from cnnc.ops.strassen import StrassenWeightGrad
 from cnnc.ops.winograd import WinogradWeightGrad
 
 
@@ -91,6 +92,18 @@ class PartialWinogradWeightGrad(Partial, WinogradWeightGrad):
             op = sample.op
             assert isinstance(op, WinogradWeightGrad)
             yield Sample(cls(op.tile, op.kernel, op.pad, op.stride, parts=2), _with_more_images(sample, 4))
+
+
+@dataclass(frozen=True)
+class PartialStrassenWeightGrad(Partial, StrassenWeightGrad):
+    """The same of convolutions of one tap by Strassen's method, the pixels of each group being halved."""
+
+    name: ClassVar[str] = "partial_strassen_weight_grad"
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        for sample in StrassenWeightGrad.samples():
+            yield Sample(cls(parts=2), _with_more_images(sample, 4))
 
 
 @dataclass(frozen=True)

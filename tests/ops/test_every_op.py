@@ -21,7 +21,8 @@ WITHOUT_DERIVATIVE = {
     *("max_pool2d_grad", "softmax_grad", "log_softmax_grad", "softmax_cross_entropy_grad"),
     *("dilate2d", "fused", "partial_weight_grad"),
     *("winograd_weights", "winograd_conv2d", "inline_winograd_conv2d", "winograd_weight_grad"),
-    *("partial_winograd_weight_grad", "strassen_weights", "strassen_conv2d"),
+    *("partial_winograd_weight_grad", "partial_strassen_weight_grad"),
+    *("strassen_weights", "strassen_conv2d", "strassen_weight_grad"),
     *("batch_moments", "merge_moments", "batch_norm_sums", "scale_maps"),
 }
 VARIADIC = {"concat"}
