@@ -71,6 +71,7 @@ KERNELS = {
     "space_to_depth winograd 4x4": (((7, 7), TWO), ((5, 5), TWO), ((11, 9), (4, 3))),
     "space_to_depth winograd 2x2": (((7, 7), TWO),),
     "strassen": (((1, 1), ONE),),
+    "strassen by images": (((1, 1), ONE),),
 }
 """The kernels, and their strides, that each algorithm is for."""
 

@@ -43,12 +43,11 @@ def _by_images_cycles(target: Target, layer: Layer, train: bool) -> float:
 
 
 def _gradient_cycles(target: Target, layer: Layer, strips: int) -> float:
-    """Of a weight gradient: what the division of its kernel says, as if a prologue made the source."""
+    """Of a weight gradient: what the division of its kernel says."""
     channels, maps = layer.channels // 2, layer.maps // 2
     pairs = -(-layer.images * math.prod(layer.size) // strips // 2)
     lanes, block = strassen_blocks.halves_lanes(target, maps), strassen_blocks.halves_block(target, maps)
-    pitches = layer.channels, layer.maps
-    parts = choose_parts(target, Work(strips, pairs, channels, maps, lanes, block, True, pitches))
+    parts = choose_parts(target, Work(strips, pairs, channels, maps, lanes, block))
     return parts.number * parts.cycles + BEGIN_CYCLES
 
 

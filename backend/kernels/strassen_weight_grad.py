@@ -1,10 +1,11 @@
 """Weight gradients of convolutions of one tap by Strassen's method: sums, seven products, four quarters.
 
-C = A B, A being the source, channels by pixels, and B dy, pixels by maps (ops/strassen.py has the
-formulas). An iteration goes over the pixels of the upper half and their partners in the lower half a chunk at
-a time. It writes S1 to S4 and T1 to T4 of the chunk to scratch memory; then register tiles of channels by vectors of
-maps add the chunk's share to each of the seven products, which wait in scratch memory. What they come to
-makes the four quarters of the result. strassen_weight_grad_parts.py says how the work is divided.
+C = A B, A being the source, channels by pixels, and B dy, pixels by maps (ops/strassen.py has the formulas).
+An iteration goes over the pixels of the upper half and their partners in the lower half a chunk at a time.
+It writes the factors of all products for the chunk to scratch memory, sums of quarters and quarters as they
+are; then register tiles of channels by vectors of maps add the chunk's share to each product, and these wait
+in scratch memory. What they come to makes the four quarters of the result. strassen_weight_grad_parts.py
+says how the work is divided.
 """
 
 from __future__ import annotations
@@ -24,26 +25,17 @@ from cnnc.backend.kernels.prologue import Loader
 from cnnc.backend.kernels.region import Epilogue, Region, point
 from cnnc.backend.kernels.site import Site, declare
 from cnnc.backend.kernels.strassen_blocks import halves_lanes
-from cnnc.backend.kernels.strassen_weight_grad_parts import GIVEN, SUMS, Parts, Work, choose_parts
+from cnnc.backend.kernels.strassen_weight_grad_parts import Parts, Work, choose_parts
 from cnnc.ops.partial import parts_of
 from cnnc.ops.strassen import PRODUCTS, StrassenWeightGrad
 
 UNROLL = 2
 """Pairs of one turn of the innermost loop."""
 
-Quarter = tuple[int, int]
+Quarter = tuple[Affine | int, Affine | int]
 """Whether of the lower half of the pixels, and whether of the second half of channels or maps."""
 
-Factor = Quarter | int
-"""A quarter of a side, or the number of one of its sums."""
-
-QUARTERS: tuple[Quarter, ...] = ((0, 0), (0, 1), (1, 0), (1, 1))
-
-FACTORS: tuple[tuple[Factor, Factor], ...] = (
-    *(((0, 0), (0, 0)), ((1, 0), (1, 0)), (1, 1), (2, 2)),
-    *(((1, 1), 3), (0, 0), (3, (1, 1))),
-)
-"""Of the products in their order: of the source, whose columns are pixels, and of dy, whose rows are."""
+QUARTERS: tuple[tuple[int, int], ...] = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def strassen_weight_grad(site: Site) -> Kernel:
@@ -68,18 +60,9 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _Chunk:
-    """Pairs of pixels: the first, and how many pixels of the upper and of the lower half."""
-
-    first: Affine
-    upper: int
-    lower: int
-
-
-@dataclass(frozen=True)
 class _Side:
     """The source or dy: where it comes from, the first of its channels in a part, the channels of a half and
-    of a part, and scratch memory for sums, behind which stand copies of quarters if there are any."""
+    of a part, what makes its factors of the quarters, and scratch memory for these, by products."""
 
     loader: Loader
     strip: Affine
@@ -87,71 +70,58 @@ class _Side:
     half: int
     size: int
     lanes: int
-    pairs: int
-    sums: Callable[[Vec, Vec, Vec, Vec], tuple[Vec, ...]]
+    pixels: int
+    factors: Callable[[Vec, Vec, Vec, Vec], tuple[Vec, ...]]
     scratch: BufferHandle
 
-    @property
-    def is_copied(self) -> bool:
-        return self.scratch.buffer.shape[0] > SUMS
+    def prepare(self, k: KernelBuilder, first: Affine, pairs: int) -> None:
+        """Write the factors of the chunk of `pairs` that begins with the `first` pair. Of an odd number of
+        pixels the last has no partner, and behind the last pair of all there is nothing: zeros."""
+        lower, upper = self.pixels // 2, self._upper
+        with k.loop("pair", 0, (affine(pairs), lower - first)) as pair:
+            self._pair(k, first, pair, rows=2)
+        if lower < upper:
+            with k.loop("single", (affine(0), lower - first), (affine(pairs), upper - first)) as pair:
+                self._pair(k, first, pair, rows=1)
+        if upper % pairs:
+            with k.loop("none", (affine(0), upper - first), pairs) as pair:
+                self._pair(k, first, pair, rows=0)
 
-    def prepare(self, k: KernelBuilder, chunk: _Chunk) -> None:
-        """Write the sums of a chunk."""
-        with k.loop("pair", 0, chunk.lower) as pair:
-            self._pair(k, chunk, pair, is_whole=True)
-        if chunk.lower < chunk.upper:
-            self._pair(k, chunk, affine(chunk.lower), is_whole=False)
-
-    def _pair(self, k: KernelBuilder, chunk: _Chunk, pair: Affine, is_whole: bool) -> None:
-        """The sums of a pair of pixels; a partner that is not there is zero."""
+    def _pair(self, k: KernelBuilder, first: Affine, pair: Affine, rows: int) -> None:
+        """The factors of a pair of pixels, of which there are `rows`."""
         lanes, zero = self.lanes, k.constant(0.0, self.lanes)
 
         def add(start: Affine, count: int) -> None:
             loads = [self.loader.at(self._channel(second) + start, lanes, count) for second in range(2)]
 
             def load(lower: int, second: int) -> Vec:
-                if lower and not is_whole:
-                    return zero
-                place = (*self._pixel(chunk, pair, lower), self._channel(second) + start)
-                return loads[second](place)
+                place = *self._pixel(first + pair, lower), self._channel(second) + start
+                return loads[second](place) if lower < rows else zero
 
-            quarters = {quarter: load(*quarter) for quarter in QUARTERS}
-            copies = [quarters[each] for each in GIVEN] if self.is_copied else []
-            for number, value in enumerate((*self.sums(*quarters.values()), *copies)):
+            quarters = [load(*quarter) for quarter in QUARTERS]
+            factors = self.factors(*quarters) if rows else (zero,) * PRODUCTS
+            for number, value in enumerate(factors):
                 self.scratch.store((number, pair, start), value, count)
 
         vectors(k, self.size, lanes, add)
 
-    def _at(self, factor: Factor, chunk: _Chunk, pair: Affine, inside: Affine) -> _Place:
-        if isinstance(factor, int):
-            return self.scratch, (affine(factor), pair, inside)
-        if self.is_copied:
-            return self.scratch, (affine(SUMS + GIVEN.index(factor)), pair, inside)
-        lower, second = factor
-        return self.loader.handle, (*self._pixel(chunk, pair, lower), self._channel(second) + inside)
-
-    def splat(self, factor: Factor, chunk: _Chunk, pair: Affine, inside: Affine, lanes: int) -> Vec:
-        """The element of a factor for a pair of the chunk and a channel of the part."""
-        handle, place = self._at(factor, chunk, pair, inside)
-        return handle.splat(place, lanes)
-
-    def load(self, factor: Factor, chunk: _Chunk, pair: Affine, inside: Affine, lanes: int) -> Vec:
-        """A vector of them."""
-        handle, place = self._at(factor, chunk, pair, inside)
-        return handle.load(place, lanes)
-
-    def prefetch(self, quarter: Quarter, chunk: _Chunk, pair: Affine, inside: Affine, count: int) -> None:
-        """Ask for some channels of a pixel of the next chunk."""
+    def prefetch(self, quarter: Quarter, pair: Affine, inside: Affine, count: int) -> None:
+        """Ask for some channels of a pixel, which need not exist."""
         lower, second = quarter
-        pixel = self._pixel(chunk, pair + chunk.upper, lower)
         for line in range(0, count, LINE):
-            self.loader.handle.prefetch((*pixel, self._channel(second) + inside + line))
+            place = *self._pixel(pair, lower), self._channel(second) + inside + line
+            self.loader.handle.prefetch(place)
 
-    def _pixel(self, chunk: _Chunk, pair: Affine, lower: int) -> tuple[Affine, Affine]:
-        return self.strip, chunk.first + pair + lower * self.pairs
+    @property
+    def _upper(self) -> int:
+        """Pixels of the upper half."""
+        return -(-self.pixels // 2)
 
-    def _channel(self, second: int) -> Affine:
-        return self.channel + second * self.half
+    def _pixel(self, pair: Affine, lower: Affine | int) -> tuple[Affine, Affine]:
+        return self.strip, pair + affine(lower) * self._upper
+
+    def _channel(self, second: Affine | int) -> Affine:
+        return self.channel + affine(second) * self.half
 
 
 @dataclass(frozen=True)
@@ -166,22 +136,28 @@ class _Tile:
     asks: tuple[bool, bool]
 
 
-_Place = tuple[BufferHandle, tuple[Affine, ...]]
-"""An element of a buffer."""
+@dataclass(frozen=True)
+class _Share:
+    """A chunk's share of a product: the product's number, the first pair of the next chunk, and which quarter
+    of that is to be asked for."""
+
+    product: Affine
+    next: Affine
+    quarter: Quarter | None
 
 
-def _left(q11: Vec, q21: Vec, q12: Vec, q22: Vec) -> tuple[Vec, ...]:
-    """S1 to S4; the source's columns are pixels, so its quarters come by columns."""
-    s1 = q21 + q22
-    s2 = s1 - q11
-    return s1, s2, q11 - q21, q12 - s2
+def _left(a11: Vec, a21: Vec, a12: Vec, a22: Vec) -> tuple[Vec, ...]:
+    """The left factors; the source's rows are pixels, which are columns of A."""
+    s1 = a21 + a22
+    s2 = s1 - a11
+    return a11, a12, s2, a11 - a21, a22, s1, a12 - s2
 
 
-def _right(q11: Vec, q12: Vec, q21: Vec, q22: Vec) -> tuple[Vec, ...]:
-    """T1 to T4."""
-    t1 = q12 - q11
-    t2 = q22 - t1
-    return t1, t2, q22 - q12, q21 - t2
+def _right(b11: Vec, b12: Vec, b21: Vec, b22: Vec) -> tuple[Vec, ...]:
+    """The right factors."""
+    t1 = b12 - b11
+    t2 = b22 - t1
+    return b11, b21, t2, b22 - b12, b21 - t2, t1, b22
 
 
 class _WeightGrad:
@@ -194,13 +170,11 @@ class _WeightGrad:
         self.arguments = declare(self.k, site)
         dy, x = (self.region.anchor_tensor(i) for i in (0, 1))
         strips, self.pixels, maps = dy.shape
-        self.channels, self.maps, self.pairs = x.shape[2] // 2, maps // 2, -(-self.pixels // 2)
+        self.channels, self.maps = x.shape[2] // 2, maps // 2
         self.lanes = halves_lanes(site.target, self.maps)
         while block % self.lanes:
             self.lanes //= 2
-        pitches = x.pitch or x.shape[2], dy.pitch or maps
-        made = self.region.has_prologue
-        work = Work(strips, self.pairs, self.channels, self.maps, self.lanes, block, made, pitches)
+        work = Work(strips, -(-self.pixels // 2), self.channels, self.maps, self.lanes, block)
         self.parts: Parts = choose_parts(site.target, work)
         size = PRODUCTS, self.parts.channels, self.parts.maps
         self.products = self.k.scratch("products", size)
@@ -223,31 +197,33 @@ class _WeightGrad:
             self._finish(part)
         return self.k.build()
 
+    @property
+    def is_summed(self) -> bool:
+        """Whether products are sums over several chunks."""
+        return self.parts.chunks > 1
+
     @cached_property
     def is_streamed(self) -> bool:
         """Whether chunks come from memory: then they are asked for a chunk ahead."""
         dy, x = (self.region.anchor_tensor(i).type for i in (0, 1))
         return self.is_summed and dy.nbytes + x.nbytes > self.site.target.l2_bytes
 
-    @property
-    def is_summed(self) -> bool:
-        """Whether products are sums over several chunks."""
-        return len(self.parts.chunks) > 1
-
     def _source(self, part: _Part) -> _Side:
         size, lanes = self.parts.channels, self.site.lanes(self.parts.channels)
+        scratch = self._scratch("source", size)
         loader = Loader.of(self.k, self.region, self.arguments, 1)
-        scratch = self._scratch("source", 0, size)
-        return _Side(loader, part.strip, part.channel, self.channels, size, lanes, self.pairs, _left, scratch)
+        return _Side(
+            loader, part.strip, part.channel, self.channels, size, lanes, self.pixels, _left, scratch
+        )
 
     def _gradients(self, part: _Part) -> _Side:
         size, lanes = self.parts.maps, self.lanes
+        scratch = self._scratch("gradients", size)
         loader = Loader.of(self.k, self.region, self.arguments, 0)
-        scratch = self._scratch("gradients", 1, size)
-        return _Side(loader, part.strip, part.map, self.maps, size, lanes, self.pairs, _right, scratch)
+        return _Side(loader, part.strip, part.map, self.maps, size, lanes, self.pixels, _right, scratch)
 
-    def _scratch(self, name: str, side: int, size: int) -> BufferHandle:
-        return self.k.scratch(name, (self.parts.kept(side), max(self.parts.chunks), apart(size)))
+    def _scratch(self, name: str, size: int) -> BufferHandle:
+        return self.k.scratch(name, (PRODUCTS, self.parts.pairs, apart(size)))
 
     def _clear(self) -> None:
         zero = self.k.constant(0.0, self.lanes)
@@ -259,54 +235,47 @@ class _WeightGrad:
             self.products.store((p, channel, map), zero)
 
     def _chunks(self, sides: tuple[_Side, _Side]) -> None:
-        """Add the products of all chunks, in their order; of an odd number of pixels the last chunk has one
-        less in the lower half."""
-        *whole, last = self.parts.chunks
-        if self.pixels % 2 == 0:
-            whole = [*whole, last]
-        each_run(self.k, "chunk", whole, lambda first, size: self._chunk(sides, _Chunk(first, size, size)))
-        if self.pixels % 2:
-            self._chunk(sides, _Chunk(affine(sum(whole)), last, last - 1))
+        """Add the products of all chunks, in their order. While the first four are computed, each asks for a
+        quarter of the next chunk."""
+        k, pairs, asking = self.k, self.parts.pairs, len(QUARTERS) if self.is_streamed else 0
+        with k.once_or_loop("chunk", self.parts.chunks) as chunk:
+            first = chunk * pairs
+            for side in sides:
+                side.prepare(k, first, pairs)
+            if asking:
+                with k.loop("lower", 0, 2) as lower, k.loop("second", 0, 2) as second:
+                    self._product(sides, _Share(lower * 2 + second, first + pairs, (lower, second)))
+            with k.loop("p", asking, PRODUCTS) as p:
+                self._product(sides, _Share(p, first + pairs, None))
 
-    def _chunk(self, sides: tuple[_Side, _Side], chunk: _Chunk) -> None:
-        for side in sides:
-            side.prepare(self.k, chunk)
-        for number, factors in enumerate(FACTORS):
-            is_halved = any(isinstance(factor, tuple) and factor[0] for factor in factors)
-            pairs = chunk.lower if is_halved else chunk.upper
-            if pairs or not self.is_summed:
-                self._product(number, sides, chunk, pairs)
-
-    def _product(self, number: int, sides: tuple[_Side, _Side], chunk: _Chunk, pairs: int) -> None:
-        """Add one product of a chunk to its sums, a register tile at a time. In the first four, tiles of the
-        first vectors ask for a quarter of the source, those of the first channels for one of dy."""
-        asks = self.is_streamed and number < len(QUARTERS)
+    def _product(self, sides: tuple[_Side, _Side], share: _Share) -> None:
+        """Add a chunk's share to a product, a register tile at a time. Tiles of the first vectors ask for the
+        source, those of the first channels for dy."""
 
         def block(first: Affine, width: int, is_first: bool) -> None:
             def tile(channel: Affine, rows: int, is_top: bool) -> None:
                 place = _Tile(channel, first * self.lanes, rows, width, (is_first, is_top))
-                self._add(number, place, self._multiply(number, sides, chunk, place, pairs))
+                self._add(share, place, self._multiply(sides, share, place))
 
-            self._each("tile", self.parts.rows(width), asks, tile)
+            self._each("tile", self.parts.rows(width), share, tile)
 
-        self._each("block", self.parts.widths, asks, block)
+        self._each("block", self.parts.widths, share, block)
 
     def _each(
-        self, name: str, sizes: Sequence[int], apart: bool, body: Callable[[Affine, int, bool], None]
+        self, name: str, sizes: Sequence[int], share: _Share, body: Callable[[Affine, int, bool], None]
     ) -> None:
-        """`body(start, size, is_first)` for parts one behind the other, with the first `apart` or not."""
-        head = tuple(sizes[:1]) if apart else ()
+        """`body(start, size, is_first)` for parts one behind the other, the first by itself if it is to ask
+        for something."""
+        head = tuple(sizes[:1]) if share.quarter else ()
         for size in head:
             body(affine(0), size, True)
         rest = sizes[len(head) :]
         each_run(self.k, name, rest, lambda start, size: body(start + sum(head), size, False))
 
-    def _multiply(
-        self, number: int, sides: tuple[_Side, _Side], chunk: _Chunk, tile: _Tile, pairs: int
-    ) -> list[Vec]:
+    def _multiply(self, sides: tuple[_Side, _Side], share: _Share, tile: _Tile) -> list[Vec]:
         """The products of a tile, channel by channel. With too few accumulators to hide the latency of an
         FMA, even and odd pairs are summed apart."""
-        (source, gradients), (left, right), target = sides, FACTORS[number], self.site.target
+        (source, gradients), p, target = sides, share.product, self.site.target
         lanes, rows, width = self.lanes, tile.rows, tile.width
         ways = 2 if rows * width < target.fma_units * target.fma_latency else 1
         acc = self.k.register("acc", lanes, (ways, rows, width))
@@ -314,33 +283,30 @@ class _WeightGrad:
 
         def step(pair: Affine) -> None:
             way = next(turns)
-            self._ask(number, sides, chunk, tile, pair)
-            values = [gradients.load(right, chunk, pair, tile.map + v * lanes, lanes) for v in range(width)]
+            self._ask(sides, share, tile, pair)
+            places = [(p, pair, tile.map + v * lanes) for v in range(width)]
+            values = [gradients.scratch.load(place, lanes) for place in places]
             for i in range(rows):
-                element = source.splat(left, chunk, pair, tile.channel + i, lanes)
+                element = source.scratch.splat((p, pair, tile.channel + i), lanes)
                 for v, value in enumerate(values):
                     acc[way, i, v] = self.k.fma(element, value, acc[way, i, v])
 
-        self.k.unrolled("pair", pairs, UNROLL, step)
-        places = itertools.product(range(rows), range(width))
-        return [acc[0, i, v] + acc[1, i, v] if ways > 1 else acc[0, i, v] for i, v in places]
+        self.k.unrolled("pair", self.parts.pairs, UNROLL, step)
+        each = itertools.product(range(rows), range(width))
+        return [acc[0, i, v] + acc[1, i, v] if ways > 1 else acc[0, i, v] for i, v in each]
 
-    def _ask(self, number: int, sides: tuple[_Side, _Side], chunk: _Chunk, tile: _Tile, pair: Affine) -> None:
+    def _ask(self, sides: tuple[_Side, _Side], share: _Share, tile: _Tile, pair: Affine) -> None:
         """Ask for a quarter of a pair of pixels of the next chunk, as far as the tile reaches."""
-        for side, asks, (first, count) in zip(
-            sides,
-            tile.asks,
-            ((tile.channel, tile.rows), (tile.map, tile.width * self.lanes)),
-            strict=True,
-        ):
-            if asks:
-                side.prefetch(QUARTERS[number], chunk, pair, first, count)
+        reaches = (tile.channel, tile.rows), (tile.map, tile.width * self.lanes)
+        for side, asks, reach in zip(sides, tile.asks, reaches, strict=True):
+            if share.quarter and asks:
+                side.prefetch(share.quarter, share.next + pair, *reach)
 
-    def _add(self, number: int, tile: _Tile, totals: Sequence[Vec]) -> None:
+    def _add(self, share: _Share, tile: _Tile, totals: Sequence[Vec]) -> None:
         """Add a tile to its product."""
         places = itertools.product(range(tile.rows), range(tile.width))
         for (i, v), total in zip(places, totals, strict=True):
-            place = number, tile.channel + i, tile.map + v * self.lanes
+            place = share.product, tile.channel + i, tile.map + v * self.lanes
             known = total + self.products.load(place, self.lanes) if self.is_summed else total
             self.products.store(place, known)
 
@@ -380,7 +346,7 @@ class _WeightGrad:
         )
 
 
-def _combined(products: Sequence[Vec]) -> dict[Quarter, Vec]:
+def _combined(products: Sequence[Vec]) -> dict[tuple[int, int], Vec]:
     """The quarters of the result: halves of channels, then of maps."""
     p1, p2, p3, p4, p5, p6, p7 = products
     u2 = p1 + p3

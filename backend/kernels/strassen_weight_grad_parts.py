@@ -11,20 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 
 from cnnc.backend.kernels.fetch import apart
 from cnnc.backend.kernels.tiles import RegisterTile, split, step_cycles
-from cnnc.backend.kernels.weight_grad_parts import CACHED, LINE, SET_BYTES, THREADS, rows_of_a_tile
+from cnnc.backend.kernels.weight_grad_parts import CACHED, LINE, THREADS, rows_of_a_tile
 from cnnc.backend.target import Target
 from cnnc.ops.strassen import PRODUCTS
-
-SUMS = 4
-"""Of the quarters of each side."""
-
-GIVEN = ((0, 0), (1, 0), (1, 1))
-"""The quarters of each side that products read as they are: halves of pixels, then of channels or maps."""
 
 MOST_VECTORS = 3
 """Of a tile along the maps."""
@@ -32,9 +26,8 @@ MOST_VECTORS = 3
 LEAST_PAIRS = 24
 """Of a chunk: fewer do not pay for the products' loads and stores."""
 
-PAIR_LINES = 192
-"""Pairs whose lines the first-level cache should hold, where they lie in wide rows: with fewer the quarters
-are copied, so that rows of tiles do not meet in the same sets."""
+FILLED = 0.67
+"""Of what products leave of the second-level cache: the share that a chunk fills."""
 
 TILE_CYCLES = 2.0
 """To begin and to end a tile, most of which is hidden behind the products of others."""
@@ -42,8 +35,12 @@ TILE_CYCLES = 2.0
 SUM_CYCLES = 0.3
 """To add a vector to a product's sums, likewise."""
 
-EFFICIENCY, WIDE_EFFICIENCY = 0.99, 0.95
-"""Share of the peak that products reach beside what is counted here; the second by vectors of over 32 bytes."""
+QUARTERS_CYCLES = 15.0
+"""To clear a vector of all products, and to make those of the four quarters of them."""
+
+EFFICIENCY, WIDE_EFFICIENCY = 0.99, 0.90
+"""Share of the peak that products reach beside what is counted here; the second by vectors of over 32
+bytes."""
 
 WAITING = 0.2
 """Of the time that maps take to come from memory."""
@@ -52,8 +49,7 @@ WAITING = 0.2
 @dataclass(frozen=True)
 class Work:
     """Halves of a weight gradient of each of `strips`: `pairs` of pixels, `channels` and `maps`, both of a
-    half, by vectors of `lanes` maps that lie in blocks of `block`. A source that is `made` by a prologue is
-    copied. `pitches` are the elements between neighbouring pixels of the source and of dy."""
+    half, by vectors of `lanes` maps that lie in blocks of `block`."""
 
     strips: int
     pairs: int
@@ -61,13 +57,11 @@ class Work:
     maps: int
     lanes: int
     block: int
-    made: bool
-    pitches: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A division of a half: parts of `channels` by `vectors` of maps, in chunks of at most `chunk` pairs."""
+    """A division of a half: parts of `channels` by `vectors` of maps."""
 
     target: Target
     work: Work
@@ -102,43 +96,48 @@ class Parts:
 
     def rows(self, width: int) -> tuple[int, ...]:
         """Channels of the register tiles of so many vectors."""
-        return split(self.channels, rows_of_a_tile(self.target, self.channels, width))
+        return _rows(self.target, self.channels, width)
 
     def _step_cycles(self, width: int) -> float:
-        return sum(step_cycles(self.target, RegisterTile(rows, width)) for rows in self.rows(width))
+        return _step_cycles(self.target, self.channels, width)
 
     @cached_property
-    def copied(self) -> tuple[bool, bool]:
-        """Whether the given quarters of the source and of dy are copied beside their sums."""
-        crowded = (_held(self.target, pitch) < PAIR_LINES for pitch in self.work.pitches)
-        source, gradients = (is_crowded and self.work.pairs > LEAST_PAIRS for is_crowded in crowded)
-        return source or self.work.made, gradients
+    def pairs(self) -> int:
+        """Of a chunk. Behind the last pair of all, zeros fill the last chunk: of the sizes at hand that with
+        the least work."""
+        most = self._most_pairs
+        fewest = -(-self.work.pairs // most)
+        sizes = {-(-self.work.pairs // number) for number in range(fewest, fewest + fewest // 2 + 1)}
+        return min(sizes, key=lambda pairs: (self._product_cycles(pairs), -pairs))
 
-    def kept(self, side: int) -> int:
-        """Rows in scratch memory for each pair."""
-        return SUMS + len(GIVEN) if self.copied[side] else SUMS
+    @property
+    def chunks(self) -> int:
+        return -(-self.work.pairs // self.pairs)
 
-    @cached_property
-    def chunks(self) -> tuple[int, ...]:
-        """Pairs of each chunk, of at most two sizes."""
-        target, sizes = self.target, (self.channels, self.maps)
-        lines = 1 + -(-4 * max(self.widths) * self.work.lanes // LINE)
-        pair = sum(4 * (self.kept(side) * apart(size) + 4 * size) for side, size in enumerate(sizes))
+    @property
+    def _most_pairs(self) -> int:
+        """Pairs of which the first-level cache holds the factors of a tile, and the second-level cache those
+        of all products, what they are made of, and the products."""
+        target, lines = self.target, 1 + -(-4 * max(self.widths) * self.work.lanes // LINE)
+        pair = sum(4 * (PRODUCTS * apart(size) + 4 * size) for size in (self.channels, self.maps))
         free = max(target.l2_bytes // 4, target.l2_bytes - self.sums_bytes)
-        limits = target.l1_bytes // 2 // (LINE * lines), 2 * free // (3 * pair)
-        return split(self.work.pairs, max(LEAST_PAIRS, min(limits)))
+        return max(LEAST_PAIRS, min(target.l1_bytes // 2 // (LINE * lines), int(FILLED * free / pair)))
+
+    def _product_cycles(self, pairs: int) -> float:
+        """Of one product, by chunks of so many pairs."""
+        efficiency = EFFICIENCY if self.target.lanes <= 8 else WIDE_EFFICIENCY
+        steps = pairs * sum(self._step_cycles(width) for width in self.widths) / efficiency
+        tiles = sum(len(self.rows(width)) for width in self.widths)
+        sums = tiles * TILE_CYCLES + self.channels * self.vectors * SUM_CYCLES
+        return -(-self.work.pairs // pairs) * (steps + sums)
 
     @cached_property
     def cycles(self) -> float:
         """Of one iteration."""
-        work, pairs, chunks = self.work, self.work.pairs, len(self.chunks)
-        tiles = sum(len(self.rows(width)) for width in self.widths)
-        efficiency = EFFICIENCY if self.target.lanes <= 8 else WIDE_EFFICIENCY
-        products = sum(self._step_cycles(width) for width in self.widths) * pairs / efficiency
-        sums = chunks * (tiles * TILE_CYCLES + self.channels * self.vectors * SUM_CYCLES)
-        sides = (-(-self.channels // self.target.lanes), 0), (self.vectors, 1)
-        formed = pairs * sum(vectors * self.kept(side) for vectors, side in sides)
-        computed = PRODUCTS * (products + sums) + formed
+        work, pairs = self.work, self.work.pairs
+        factors = pairs * PRODUCTS * (-(-self.channels // self.target.lanes) + self.vectors)
+        computed = PRODUCTS * self._product_cycles(self.pairs) + factors
+        computed += QUARTERS_CYCLES * self.channels * self.vectors
         maps = 16 * work.strips * pairs * (work.channels + work.maps)
         if maps <= CACHED * self.target.l2_bytes:
             return computed
@@ -152,13 +151,18 @@ class Parts:
         return (self.number + turns) * self.cycles
 
 
-def _held(target: Target, pitch: int) -> int:
-    """Of how many pixels so far apart the first-level cache holds a line."""
-    sets = SET_BYTES // LINE
-    step = min(sets, (4 * pitch & -(4 * pitch)) // LINE)
-    return target.l1_bytes // LINE // max(1, step)
+@cache
+def _rows(target: Target, channels: int, width: int) -> tuple[int, ...]:
+    return split(channels, rows_of_a_tile(target, channels, width))
 
 
+@cache
+def _step_cycles(target: Target, channels: int, width: int) -> float:
+    """Of one pair, for all channels by so many vectors."""
+    return sum(step_cycles(target, RegisterTile(rows, width)) for rows in _rows(target, channels, width))
+
+
+@cache
 def choose_parts(target: Target, work: Work) -> Parts:
     """The cheapest division whose sums fill half of the second-level cache at most."""
 

@@ -15,9 +15,11 @@ from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.dense import Dense, DenseInputGrad, DenseWeightGrad
 from cnnc.ops.elementwise import Add, Bias
 from cnnc.ops.fused import Fused
+from cnnc.ops.partial import PartialStrassenWeightGrad
 from cnnc.ops.pool import MaxPool2d
 from cnnc.ops.reduce import Sum
 from cnnc.ops.softmax import Softmax
+from cnnc.ops.strassen import StrassenWeightGrad
 from cnnc.passes.assign_layouts import LayoutRule, Tensors
 
 AVX2 = LayoutRules(TARGETS["avx2"])
@@ -54,6 +56,12 @@ def tags(found: LayoutRule) -> str:
         (Conv2dInputGrad(size=(10, 10)), (f32(1, 64, 8, 8), f32(64, 16, 3, 3)), "acdb Bcda16b -> acdb"),
         (Conv2dInputGrad(size=(10, 10)), (f32(1, 64, 8, 8), f32(64, 1, 3, 3)), "acdb acdb -> acdb"),
         (Conv2dWeightGrad(kernel=(3, 3)), (f32(1, 64, 56, 56), f32(1, 3, 58, 58)), "acdb acdb -> Acdb16a"),
+        (StrassenWeightGrad(), (f32(1, 64, 8, 8), f32(1, 48, 8, 8)), "acdb acdb -> Acdb16a"),
+        (
+            PartialStrassenWeightGrad(parts=2),
+            (f32(2, 64, 8, 8), f32(2, 48, 8, 8)),
+            "acdb acdb -> aBdec16b",
+        ),
         (Dense(), (f32(64, 16, 5, 5), f32(16, 16, 5, 5)), "acdb Acdb16a -> ab"),
         (Dense(), (f32(64, 120), f32(10, 120)), "ab Ab16a -> ab"),
         (DenseInputGrad(), (f32(64, 10), f32(10, 16, 5, 5)), "ab Acdb16a -> acdb"),

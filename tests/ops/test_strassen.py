@@ -9,8 +9,8 @@ from cnnc.errors import ShapeError, UnsupportedError
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.op import Op
 from cnnc.ir.types import TensorType, f32
-from cnnc.ops.conv import Conv2d, Conv2dInputGrad
-from cnnc.ops.strassen import PRODUCTS, StrassenConv2d, StrassenWeights
+from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from cnnc.ops.strassen import PRODUCTS, StrassenConv2d, StrassenWeightGrad, StrassenWeights
 
 SIZES = [(1, 1), (1, 2), (7, 7), (5, 4)]
 
@@ -33,6 +33,13 @@ def test_its_input_gradient(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(found, Conv2dInputGrad(size=size).reference(dy, w)[0], rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_its_weight_gradient(size: tuple[int, int]) -> None:
+    dy, x = random(3, 6, *size), random(3, 10, *size)
+    (found,) = StrassenWeightGrad().reference(dy, x)
+    np.testing.assert_allclose(found, Conv2dWeightGrad().reference(dy, x)[0], rtol=0, atol=1e-13)
+
+
 def test_errors_in_single_precision_stay_small() -> None:
     x, w = random(1, 512, 14, 14), random(64, 512, 1, 1)
     exact = Conv2d().reference(x, w)[0]
@@ -44,6 +51,8 @@ def test_errors_in_single_precision_stay_small() -> None:
 def test_macs_are_those_of_the_direct_method() -> None:
     x, u = f32(2, 8, 5, 5), f32(PRODUCTS, 4, 3)
     assert StrassenConv2d().macs(x, u) == Conv2d().macs(x, f32(6, 8, 1, 1))
+    dy = f32(2, 6, 5, 5)
+    assert StrassenWeightGrad().macs(dy, x) == Conv2dWeightGrad().macs(dy, x)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +63,9 @@ def test_macs_are_those_of_the_direct_method() -> None:
         (StrassenWeights(), (f32(4, 4, 3, 3),), "has more taps than one"),
         (StrassenConv2d(), (f32(1, 8, 2, 2), f32(7, 3, 2)), r"f32\[7,3,2\]"),
         (StrassenConv2d(), (f32(1, 7, 2, 2), f32(7, 3, 2)), "7 channels cannot be cut into halves"),
+        (StrassenWeightGrad(), (f32(1, 7, 2, 2), f32(1, 8, 2, 2)), "7 maps cannot be cut into halves"),
+        (StrassenWeightGrad(), (f32(1, 8, 2, 2), f32(1, 7, 2, 2)), "7 channels cannot be cut into halves"),
+        (StrassenWeightGrad(), (f32(1, 8, 2, 3), f32(1, 8, 2, 2)), "the 1x1 convolution of"),
     ],
 )
 def test_other_shapes_are_refused(op: Op, operands: tuple[TensorType, ...], message: str) -> None:

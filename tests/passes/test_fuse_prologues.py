@@ -14,6 +14,7 @@ from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.elementwise import Add, Map, Mul, Relu, Sigmoid
 from cnnc.ops.fused import Fused
 from cnnc.ops.pool import MaxPool2d
+from cnnc.ops.strassen import StrassenWeightGrad
 from cnnc.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.passes.fuse_epilogues import FuseEpilogues
 from cnnc.passes.fuse_prologues import FusePrologues, feeds_contraction, find_prologues, prologue_refusal
@@ -73,6 +74,7 @@ def test_contractions_of_one_tap_and_winograds_take_one() -> None:
         net.b.emit(Conv2dWeightGrad(), dy, y),
         net.b.emit(WinogradConv2d((2, 2), (3, 3), pad), y, u),
         net.b.emit(WinogradWeightGrad((2, 2), (3, 3), pad), dy, y),
+        net.b.emit(StrassenWeightGrad(), dy, y),
     )
     assert net.taken(*results) == 1
 

@@ -20,10 +20,10 @@ from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from cnnc.ops.dense import Dense
 from cnnc.ops.elementwise import Add, Bias, Map, Mul, Relu
 from cnnc.ops.fused import Fused
-from cnnc.ops.partial import PartialWeightGrad, PartialWinogradWeightGrad
+from cnnc.ops.partial import PartialStrassenWeightGrad, PartialWeightGrad, PartialWinogradWeightGrad
 from cnnc.ops.pool import MaxPool2d
 from cnnc.ops.reduce import Sum
-from cnnc.ops.strassen import StrassenConv2d, StrassenWeights
+from cnnc.ops.strassen import StrassenConv2d, StrassenWeightGrad, StrassenWeights
 from cnnc.ops.winograd import InlineWinogradConv2d, WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from cnnc.passes.fuse_epilogues import FuseEpilogues
 from cnnc.passes.fuse_prologues import FusePrologues
@@ -131,6 +131,24 @@ def test_weight_gradients(
     b = GraphBuilder("net")
     x, dy = b.input("x", f32(2, channels, height, width)), b.input("dy", f32(2, maps, height, width))
     check(b.build([b.emit(op, dy, normalized(b, x))]), target)
+
+
+@on_runnable_targets
+@given(
+    channels=st.sampled_from([2, 14, 34, 66]),
+    maps=st.sampled_from([2, 14, 32, 96]),
+    height=st.sampled_from(SIZES),
+    width=st.sampled_from(SIZES),
+    op=st.sampled_from([StrassenWeightGrad(), PartialStrassenWeightGrad(parts=2)]),
+    l2_bytes=st.sampled_from([16 * 1024, 512 * 1024]),
+)
+@settings(max_examples=8, deadline=None)
+def test_strassens_weight_gradients(
+    channels: int, maps: int, height: int, width: int, op: StrassenWeightGrad, l2_bytes: int, target: Target
+) -> None:
+    b = GraphBuilder("net")
+    x, dy = b.input("x", f32(2, channels, height, width)), b.input("dy", f32(2, maps, height, width))
+    check(b.build([b.emit(op, dy, normalized(b, x))]), replace(target, l2_bytes=l2_bytes))
 
 
 @on_runnable_targets
