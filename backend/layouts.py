@@ -56,6 +56,7 @@ ROW_OPS = (
 """Ops whose kernels see maps by rows of channels, never as a stretch of memory."""
 
 WEIGHT_GRADS = Conv2dWeightGrad | DenseWeightGrad | WinogradWeightGrad | StrassenWeightGrad
+"""Ops that make the gradient of a weight, which lies as the weight does."""
 
 POSITIONS = Layout("bca")
 """Of a bias [C,H,W]: as the channels of an image lie."""
