@@ -20,6 +20,7 @@ from cnnc.ops import OPS
 from cnnc.ops.conv import Conv2d, Conv2dWeightGrad
 from cnnc.ops.dense import DenseWeightGrad
 from cnnc.ops.partial import PartialWinogradWeightGrad
+from cnnc.ops.strassen import StrassenWeightGrad
 from cnnc.passes.assign_layouts import Tensors
 from cnnc.passes.choose_algorithms import ChooseAlgorithms, Preferences
 from cnnc.pipeline import compile_graph
@@ -135,7 +136,7 @@ def test_enough_iterations_to_share_out(target: Target) -> None:
         op = Conv2dWeightGrad(conv.stride, conv.pad, kernel=(kernel, kernel))
         dw = b.emit(op, b.input("dy", dy), b.input("x", x))
         program = compile_graph(b.build([dw]), (algorithms,), target).program
-        gradients = Conv2dWeightGrad | PartialWinogradWeightGrad
+        gradients = Conv2dWeightGrad | PartialWinogradWeightGrad | StrassenWeightGrad
         calls = [c for c in program.calls if c.node and isinstance(c.node.op, gradients)]
         assert [iterations(call.kernel) >= 6 for call in calls] == [True]
 
