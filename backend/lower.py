@@ -140,8 +140,8 @@ def site_of_node(plan: Plan, node: Node, target: Target) -> Site:
     def tensors(values: Iterable[Value]) -> tuple[Tensor, ...]:
         return tuple(Tensor(v.type, plan.layout(v), _pitch(plan.placement(v), v.type)) for v in values)
 
-    site = Site(node.op, tensors(node.operands), tensors(node.results), target, in_place)
-    return replace(site, streamed=frozenset(_streamed(plan, node, target, in_place)))
+    streamed = frozenset(_streamed(plan, node, target, in_place))
+    return Site(node.op, tensors(node.operands), tensors(node.results), target, in_place, streamed=streamed)
 
 
 def _streamed(plan: Plan, node: Node, target: Target, in_place: Mapping[int, int]) -> Iterator[int]:

@@ -16,10 +16,11 @@ from cnnc.backend.emit import emit_kernel, kernel_symbol
 from cnnc.backend.kernel.interpreter import Order
 from cnnc.backend.kernel.ir import Kernel
 from cnnc.backend.kernel.nest import iterations, parallel_nest, trip_count
+from cnnc.backend.kernels.site import Site
 from cnnc.backend.llvm import CodeGenerator, Jit, host_features
 from cnnc.backend.target import TARGETS, Target
 from cnnc.ir.types import Array
-from tests.kernel_sites import Run
+from tests.kernel_sites import Run, run_site
 
 FILL = 0xA5
 RUNNABLE = tuple(name for name, target in TARGETS.items() if set(target.features) <= host_features())
@@ -128,3 +129,17 @@ def assert_same_bits(found: Array, expected: Array) -> None:
         number = ~np.isnan(expected)
         found, expected = found[number].view(np.uint32), expected[number].view(np.uint32)
     np.testing.assert_array_equal(found, expected)
+
+
+def check_cuts(kernel: Kernel, site: Site, operands: Sequence[Array], target: Target) -> None:
+    """The only result has the same bits whether the iterations, of which there are some to share out, run at
+    once or one by one: as threads would have it."""
+    native = NativeKernel.compile(kernel, target)
+
+    def one_by_one(_: Kernel, memory: Mapping[str, Array], __: Order) -> None:
+        native.run(memory, range(1, iterations(kernel)))
+
+    assert iterations(kernel) >= 4
+    (at_once,) = run_site(kernel, site, operands, run=lambda _, memory, __: native.run(memory))
+    (parted,) = run_site(kernel, site, operands, run=one_by_one)
+    assert_same_bits(parted, at_once)

@@ -57,7 +57,7 @@ def image_parts(images: int) -> int:
     return max(parts for parts in range(1, MOST_PARTS + 1) if images % parts == 0)
 
 
-def _suits_parts(layer: Layer) -> bool:
+def suits_parts(layer: Layer) -> bool:
     """A weight gradient of several images."""
     return isinstance(layer.op, Conv2dWeightGrad) and image_parts(layer.images) > 1
 
@@ -84,6 +84,6 @@ def _unchanged(layer: Layer) -> Rewrite | None:
 
 DIRECT: tuple[Algorithm, ...] = (
     Algorithm("direct", _always, _direct_cycles, _unchanged),
-    Algorithm("by images", _suits_parts, _by_images_cycles, _by_images),
+    Algorithm("by images", suits_parts, _by_images_cycles, _by_images),
 )
 """Kernels of 1x1 and depthwise convolutions, and of any stride, are forms of the direct one."""

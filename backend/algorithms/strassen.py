@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cnnc.backend.algorithms.direct import image_parts, summing_cycles
+from cnnc.backend.algorithms.direct import image_parts, suits_parts, summing_cycles
 from cnnc.backend.algorithms.layer import Algorithm, Layer, streaming
 from cnnc.backend.algorithms.winograd import TRANSFORMED_BYTES_PER_CYCLE
 from cnnc.backend.kernels import strassen_blocks
@@ -27,7 +27,7 @@ def _suits(layer: Layer) -> bool:
 
 def _suits_parts(layer: Layer) -> bool:
     """Such a weight gradient of several images."""
-    return isinstance(layer.op, Conv2dWeightGrad) and image_parts(layer.images) > 1 and _suits(layer)
+    return suits_parts(layer) and _suits(layer)
 
 
 def _cycles(target: Target, layer: Layer, train: bool) -> float:

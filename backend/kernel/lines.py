@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from cnnc.backend.kernel.ir import Access, Affine, For, Kernel, Statement, Store, affine
+from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Access, Affine, For, Kernel, Statement, Store, affine
 from cnnc.backend.kernel.nest import first_value, has_constant_bounds, trip_count
 
-LINE = 16
+LINE = SCRATCH_ALIGNMENT // 4
 """Elements of a cache line."""
 
 OPEN_LINES = 8
@@ -42,35 +42,33 @@ class WholeLines:
 
     def of(self, body: Iterable[Statement], loop: For | None = None) -> frozenset[Store]:
         """Those among the statements of one body, `loop`'s if it is one's, but for the loops in it."""
-        lines: dict[tuple[str, Affine], list[Store]] = {}
-        for store in body if self else ():
+        if not self:
+            return frozenset()
+        lines: dict[tuple[str, Affine], list[tuple[int, Store]]] = {}
+        for store in body:
             if isinstance(store, Store) and store.buffer in self._strides and store.count == store.lanes:
-                flat = self._flat(store)
-                lines.setdefault((store.buffer, flat - flat.constant % LINE), []).append(store)
+                flat = flat_index(self._strides[store.buffer], store.index)
+                start = flat.constant % LINE
+                lines.setdefault((store.buffer, flat - start), []).append((start, store))
         swept = loop if len(lines) <= OPEN_LINES else None
-        return frozenset(
-            s for (_, line), stores in lines.items() if self._fills(line, stores, swept) for s in stores
-        )
+        whole = (stores for (_, line), stores in lines.items() if self._fills(line, stores, swept))
+        return frozenset(store for stores in whole for _, store in stores)
 
-    def _flat(self, store: Store) -> Affine:
-        return flat_index(self._strides[store.buffer], store.index)
-
-    def _fills(self, line: Affine, stores: Sequence[Store], loop: For | None) -> bool:
-        """Whether vectors, each in its own place, are all of a line that begins there: those that are stored
-        one after the other, or by neighbouring iterations of a loop that does no more than move on by one."""
-        (lanes, *others) = {s.lanes for s in stores}
-        starts = sorted(self._flat(s).constant % LINE for s in stores)
+    def _fills(self, line: Affine, stores: Sequence[tuple[int, Store]], loop: For | None) -> bool:
+        """Whether vectors, each with its place in the line that begins there, are all of it: those that are
+        stored one after the other, or by neighbouring iterations of a loop that does no more than move on by
+        one."""
+        (lanes, *others) = {store.lanes for _, store in stores}
+        starts = sorted(start for start, _ in stores)
         if others:
             return False
         if starts == list(range(0, LINE, lanes)):
             return self._begins(line)
-        if loop is None or len(stores) > 1 or starts != [0] or not has_constant_bounds(loop):
+        if loop is None or starts != [0] or not has_constant_bounds(loop):
             return False
-        first, step = (
-            line.substitute(loop.variable, affine(first_value(loop))),
-            line.coefficient(loop.variable),
-        )
-        return step * loop.step == lanes and trip_count(loop) * lanes % LINE == 0 and self._begins(first)
+        first = line.substitute(loop.variable, affine(first_value(loop)))
+        is_along = line.coefficient(loop.variable) * loop.step == lanes
+        return is_along and trip_count(loop) * lanes % LINE == 0 and self._begins(first)
 
     def _begins(self, flat: Affine) -> bool:
         """Whether a line begins there."""

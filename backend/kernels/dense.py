@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
-from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Affine, Kernel, affine
+from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernel.lines import LINE
 from cnnc.backend.kernels.arrays import seen_as_array
 from cnnc.backend.kernels.loops import each_run, vectors
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point
@@ -20,9 +21,6 @@ from cnnc.backend.kernels.site import Site, channel_tiles, declare
 from cnnc.backend.kernels.tiles import RegisterTile, fits, split, step_cycles
 from cnnc.backend.target import Target
 from cnnc.ops.dense import Dense
-
-LINE = SCRATCH_ALIGNMENT // 4
-"""Elements of a cache line."""
 
 PREFETCH_BYTES = 2048
 """How far ahead weights are asked for: what arrives while memory answers."""

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
-from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT, Affine, Kernel, affine
+from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernel.lines import LINE
 from cnnc.backend.kernels.arrays import as_arrays
 from cnnc.backend.kernels.contraction import dense
 from cnnc.backend.kernels.dense import row_tiles, tiles_cycles
@@ -25,9 +26,6 @@ from cnnc.backend.kernels.tiles import RegisterTile, fits, split
 from cnnc.ir.layout import CHANNELS_LAST
 from cnnc.ir.types import TensorType
 from cnnc.ops.dense import DenseInputGrad
-
-LINE = SCRATCH_ALIGNMENT // 4
-"""Elements of a cache line."""
 
 PARTS = 16
 """Iterations of the parallel nest to aim at."""

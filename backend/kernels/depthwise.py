@@ -14,6 +14,7 @@ from functools import cached_property
 
 from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernel.lines import LINE
 from cnnc.backend.kernels.columns import Run, joint_runs, meeting_columns, most_columns, side_by_side
 from cnnc.backend.kernels.contraction import Contraction
 from cnnc.backend.kernels.loops import vectors
@@ -26,9 +27,6 @@ from cnnc.errors import UnsupportedError
 
 ITERATIONS = 16
 """Iterations of the parallel nest to aim at: enough to share out evenly among a few threads."""
-
-LINE_BYTES = 64
-"""Of a cache line: less of it is not worth fetching."""
 
 LEAST_ROWS = 4
 """Rows of an iteration at least: the rows at its edge are read by its neighbours as well."""
@@ -81,7 +79,7 @@ class _Depthwise:
         half of the first-level cache, but one at least; or all channels."""
         read = (self.shape.kernel[0] - 1) * self.shape.dilation[0] + self.rows * self.shape.stride[0]
         vector = 4 * self.lanes * self.shape.source[1] * min(read, self.shape.source[0])
-        line = max(1, LINE_BYTES // (4 * self.lanes))
+        line = max(1, LINE // self.lanes)
         fitting = max(1, self.site.target.l1_bytes // 2 // vector // line) * line
         return min(fitting, -(-self.channels // self.lanes)) * self.lanes
 

@@ -16,10 +16,11 @@ from itertools import product
 
 from cnnc.backend.kernel.builder import Coordinate, KernelBuilder, Tile, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernel.lines import LINE
 from cnnc.backend.kernels.columns import Run, joint_runs, side_by_side
 from cnnc.backend.kernels.contraction import Contraction, forward, input_grad, tile_field
 from cnnc.backend.kernels.depthwise import depthwise
-from cnnc.backend.kernels.fetch import LINE, Fetcher
+from cnnc.backend.kernels.fetch import Fetcher
 from cnnc.backend.kernels.phases import Phase
 from cnnc.backend.kernels.pointwise import as_rows
 from cnnc.backend.kernels.prologue import Loader, MadeRows

@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from itertools import cycle
 
 from cnnc.backend.kernel.builder import Bound, BufferHandle, Coordinate, KernelBuilder
-from cnnc.backend.kernel.ir import SCRATCH_ALIGNMENT
-
-LINE = SCRATCH_ALIGNMENT // 4
-"""Elements of a cache line."""
+from cnnc.backend.kernel.lines import LINE
 
 
 def apart(elements: int) -> int:

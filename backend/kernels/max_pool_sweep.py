@@ -19,7 +19,7 @@ from functools import cached_property
 
 from cnnc.backend.kernel.builder import BufferHandle, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel
-from cnnc.backend.kernels.fetch import LINE
+from cnnc.backend.kernel.lines import LINE
 from cnnc.backend.kernels.loops import nest
 from cnnc.backend.kernels.pool_blocks import Block, each_block
 from cnnc.backend.kernels.pool_cells import Channels, PoolGrad

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from cnnc.backend.kernel.lines import LINE
 from cnnc.backend.kernels.contraction import Contraction
-from cnnc.backend.kernels.fetch import LINE
 from cnnc.backend.kernels.region import Region
 
 STRAIGHT_CHANNELS = 8

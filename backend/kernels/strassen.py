@@ -16,8 +16,8 @@ from functools import cached_property, partial
 
 from cnnc.backend.kernel.builder import KernelBuilder, Tile, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernel.lines import LINE
 from cnnc.backend.kernels.contraction import Contraction, as_images
-from cnnc.backend.kernels.fetch import LINE
 from cnnc.backend.kernels.loops import vectors
 from cnnc.backend.kernels.prologue import Loader
 from cnnc.backend.kernels.region import Epilogue, Point, Region, point

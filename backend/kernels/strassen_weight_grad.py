@@ -18,8 +18,9 @@ from functools import cached_property
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernel.lines import LINE
 from cnnc.backend.kernels.arrays import as_arrays
-from cnnc.backend.kernels.fetch import LINE, apart
+from cnnc.backend.kernels.fetch import apart
 from cnnc.backend.kernels.loops import each_run, vectors
 from cnnc.backend.kernels.prologue import Loader
 from cnnc.backend.kernels.region import Epilogue, Region, point

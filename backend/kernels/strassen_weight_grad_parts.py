@@ -16,7 +16,7 @@ from itertools import product
 
 from cnnc.backend.kernels.fetch import apart
 from cnnc.backend.kernels.tiles import RegisterTile, split, step_cycles
-from cnnc.backend.kernels.weight_grad_parts import CACHED, LINE, THREADS, rows_of_a_tile
+from cnnc.backend.kernels.weight_grad_parts import CACHED, LINE, rows_of_a_tile, shared_cost
 from cnnc.backend.target import Target
 from cnnc.ops.strassen import PRODUCTS
 
@@ -147,8 +147,7 @@ class Parts:
     @property
     def cost(self) -> float:
         """Cycles on one thread and, times their number, on many."""
-        turns = -(-self.number // THREADS) * THREADS
-        return (self.number + turns) * self.cycles
+        return shared_cost(self.number, self.cycles)
 
 
 @cache

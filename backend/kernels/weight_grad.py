@@ -17,10 +17,10 @@ from functools import cached_property
 
 from cnnc.backend.kernel.builder import BufferHandle, Coordinate, KernelBuilder, Tile, Vec
 from cnnc.backend.kernel.ir import Affine, Kernel, affine
+from cnnc.backend.kernel.lines import LINE
 from cnnc.backend.kernels.arrays import as_arrays
 from cnnc.backend.kernels.contraction import Contraction, dense
 from cnnc.backend.kernels.depthwise_grad import depthwise_weight_grad
-from cnnc.backend.kernels.fetch import LINE
 from cnnc.backend.kernels.loops import each_run
 from cnnc.backend.kernels.prologue import Loader
 from cnnc.backend.kernels.region import Epilogue, Region, point

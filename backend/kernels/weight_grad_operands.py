@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, affine
+from cnnc.backend.kernel.lines import LINE
 from cnnc.backend.kernels.contraction import Contraction
-from cnnc.backend.kernels.fetch import LINE
 from cnnc.backend.kernels.loops import vectors
 from cnnc.backend.kernels.prologue import Loader
 from cnnc.backend.kernels.rows import where_inside

@@ -99,8 +99,13 @@ class Parts:
 
     def cost(self, target: Target) -> float:
         """Cycles on one thread and, times their number, on many."""
-        turns = -(-self.number // THREADS) * THREADS
-        return (self.number + turns) * self.cycles(target)
+        return shared_cost(self.number, self.cycles(target))
+
+
+def shared_cost(number: int, cycles: float) -> float:
+    """Of so many iterations of so many cycles: on one thread and, times their number, on many."""
+    turns = -(-number // THREADS) * THREADS
+    return (number + turns) * cycles
 
 
 def choose_parts(target: Target, work: Work) -> Parts:

@@ -18,7 +18,7 @@ from itertools import product
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine, affine
-from cnnc.backend.kernels.fetch import LINE
+from cnnc.backend.kernel.lines import LINE
 from cnnc.backend.kernels.rows import each_part
 from cnnc.backend.kernels.site import Tensor
 from cnnc.backend.kernels.winograd_transforms import transform_tile

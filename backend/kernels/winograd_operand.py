@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from cnnc.backend.kernel.builder import BufferHandle, KernelBuilder, Vec
 from cnnc.backend.kernel.ir import Affine
-from cnnc.backend.kernels.fetch import LINE, apart
+from cnnc.backend.kernel.lines import LINE
+from cnnc.backend.kernels.fetch import apart
 from cnnc.backend.kernels.rows import where_inside
 from cnnc.backend.kernels.site import Tensor
 from cnnc.backend.kernels.tiles import LONG_ROW, block_for

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from cnnc.backend.kernel.ir import For, Prefetch, Statement
+from cnnc.backend.kernel.lines import LINE
 from cnnc.backend.kernel.nest import iterations
-from cnnc.backend.kernels.fetch import LINE, WAYS, apart
+from cnnc.backend.kernels.fetch import WAYS, apart
 from cnnc.backend.lower import Program
 from cnnc.backend.target import TARGETS, Target
 from cnnc.ir.builder import GraphBuilder

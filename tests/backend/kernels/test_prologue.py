@@ -14,6 +14,7 @@ from cnnc.backend.target import TARGETS, Target
 from cnnc.errors import UnsupportedError
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.graph import Graph, Value
+from cnnc.ir.op import Op
 from cnnc.ir.types import TensorType, f32
 from cnnc.ops.concat import Concat
 from cnnc.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
@@ -34,6 +35,13 @@ from tests.nets import draw
 SIZES = (1, 7, 9, 17, 33)
 PAD = (1, 1, 1, 1)
 EXTENTS = {name: st.sampled_from(SIZES) for name in ("channels", "maps", "height", "width")}
+
+HALVED = {
+    **EXTENTS,
+    "channels": st.sampled_from([2, 14, 34, 66]),
+    "maps": st.sampled_from([2, 14, 32, 96]),
+}
+"""Of what Strassen's method cuts into halves."""
 
 
 def normalized(b: GraphBuilder, x: Value) -> Value:
@@ -57,6 +65,13 @@ def made_by(op: Conv2d | WinogradConv2d, x: TensorType, w: TensorType) -> Graph:
     if type(op) is WinogradConv2d:
         weights = b.emit(WinogradWeights(op.tile), weights)
     return b.build([b.emit(op, normalized(b, b.input("x", x)), weights)])
+
+
+def gradient(op: Op, channels: int, maps: int, size: tuple[int, int]) -> Graph:
+    """A weight gradient of two images, of which the source is made."""
+    b = GraphBuilder("net")
+    x, dy = b.input("x", f32(2, channels, *size)), b.input("dy", f32(2, maps, *size))
+    return b.build([b.emit(op, dy, normalized(b, x))])
 
 
 @on_runnable_targets
@@ -91,10 +106,7 @@ def test_winograds_convolutions(
 
 @on_runnable_targets
 @given(
-    channels=st.sampled_from([2, 14, 34, 66]),
-    maps=st.sampled_from([2, 14, 32, 96]),
-    height=st.sampled_from(SIZES),
-    width=st.sampled_from(SIZES),
+    **HALVED,
     l2_bytes=st.sampled_from([16 * 1024, 512 * 1024]),
 )
 @settings(max_examples=8, deadline=None)
@@ -128,17 +140,12 @@ def test_weight_gradients(
     op: Conv2dWeightGrad | WinogradWeightGrad,
     target: Target,
 ) -> None:
-    b = GraphBuilder("net")
-    x, dy = b.input("x", f32(2, channels, height, width)), b.input("dy", f32(2, maps, height, width))
-    check(b.build([b.emit(op, dy, normalized(b, x))]), target)
+    check(gradient(op, channels, maps, (height, width)), target)
 
 
 @on_runnable_targets
 @given(
-    channels=st.sampled_from([2, 14, 34, 66]),
-    maps=st.sampled_from([2, 14, 32, 96]),
-    height=st.sampled_from(SIZES),
-    width=st.sampled_from(SIZES),
+    **HALVED,
     op=st.sampled_from([StrassenWeightGrad(), PartialStrassenWeightGrad(parts=2)]),
     l2_bytes=st.sampled_from([16 * 1024, 512 * 1024]),
 )
@@ -146,17 +153,13 @@ def test_weight_gradients(
 def test_strassens_weight_gradients(
     channels: int, maps: int, height: int, width: int, op: StrassenWeightGrad, l2_bytes: int, target: Target
 ) -> None:
-    b = GraphBuilder("net")
-    x, dy = b.input("x", f32(2, channels, height, width)), b.input("dy", f32(2, maps, height, width))
-    check(b.build([b.emit(op, dy, normalized(b, x))]), replace(target, l2_bytes=l2_bytes))
+    check(gradient(op, channels, maps, (height, width)), replace(target, l2_bytes=l2_bytes))
 
 
 @on_runnable_targets
 @pytest.mark.parametrize("scale", [3, 40])
 def test_many_chunks_of_a_weight_gradient(scale: int, target: Target) -> None:
-    b = GraphBuilder("net")
-    x, dy = b.input("x", f32(2, 33, 8 * scale, 9)), b.input("dy", f32(2, 20, 8 * scale, 9))
-    check(b.build([b.emit(Conv2dWeightGrad(), dy, normalized(b, x))]), target)
+    check(gradient(Conv2dWeightGrad(), 33, 20, (8 * scale, 9)), target)
 
 
 @on_runnable_targets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnc.backend.kernel.interpreter import Order
-from cnnc.backend.kernel.ir import Kernel
-from cnnc.backend.kernel.nest import iterations
 from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.kernels.site import Site
 from cnnc.backend.kernels.strassen_weight_grad_parts import Work, choose_parts
@@ -20,7 +16,7 @@ from cnnc.backend.layouts import LayoutRules
 from cnnc.backend.target import TARGETS, Target
 from cnnc.ir.builder import GraphBuilder
 from cnnc.ir.op import Sample
-from cnnc.ir.types import Array, f32
+from cnnc.ir.types import f32
 from cnnc.ops.concat import Concat
 from cnnc.ops.conv import Conv2d, Conv2dWeightGrad
 from cnnc.ops.elementwise import Map, Relu
@@ -29,7 +25,7 @@ from cnnc.ops.strassen import StrassenWeightGrad
 from cnnc.passes.assign_layouts import Tensors
 from cnnc.passes.fuse_epilogues import FuseEpilogues
 from tests.kernel_sites import check_graph, check_sample, run_site, site_of
-from tests.native_kernels import NativeKernel, assert_same_bits, on_runnable_targets, run_natively
+from tests.native_kernels import check_cuts, on_runnable_targets, run_natively
 from tests.nets import draw
 
 SIZES = (1, 2, 5, 7, 9, 17)
@@ -118,16 +114,7 @@ def test_the_number_of_threads_does_not_change_a_bit(target: Target) -> None:
     sample = sample_of((2, 64, 17, 9), 96)
     site, rng = site_for(sample, small(target)), np.random.default_rng(3)
     operands = [rng.uniform(-1, 1, t.shape).astype(np.float32) for t in sample.operands]
-    kernel = kernel_for(site)
-    native = NativeKernel.compile(kernel, target)
-
-    def one_by_one(_: Kernel, memory: Mapping[str, Array], __: Order) -> None:
-        native.run(memory, range(1, iterations(kernel)))
-
-    assert iterations(kernel) >= 4
-    (at_once,) = run_site(kernel, site, operands, run=lambda _, memory, __: native.run(memory))
-    (parted,) = run_site(kernel, site, operands, run=one_by_one)
-    assert_same_bits(parted, at_once)
+    check_cuts(kernel_for(site), site, operands, target)
 
 
 def test_errors_in_single_precision_stay_small() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +9,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cnnc.backend.kernel.interpreter import Order
-from cnnc.backend.kernel.ir import Kernel
 from cnnc.backend.kernel.nest import iterations
 from cnnc.backend.kernels.registry import kernel_for
 from cnnc.backend.kernels.site import Site
@@ -25,7 +22,7 @@ from cnnc.ops.partial import PartialWinogradWeightGrad
 from cnnc.ops.winograd import WinogradWeightGrad
 from cnnc.passes.assign_layouts import Tensors
 from tests.kernel_sites import Run, check_sample, run_site, site_of
-from tests.native_kernels import NativeKernel, assert_same_bits, on_runnable_targets, run_natively
+from tests.native_kernels import check_cuts, on_runnable_targets, run_natively
 
 SAMPLES = [*WinogradWeightGrad.samples(), *PartialWinogradWeightGrad.samples()]
 KINDS = st.sampled_from(
@@ -136,16 +133,7 @@ def test_the_number_of_threads_does_not_change_a_bit(target: Target) -> None:
     op = WinogradWeightGrad((4, 4), (3, 3), (1, 1, 1, 1))
     operands = random_layer(op, (2, 32, 12, 12), 64)
     site = site_for(op, (operands[0].shape, operands[1].shape), target)
-    kernel = kernel_for(site)
-    native = NativeKernel.compile(kernel, target)
-
-    def one_by_one(_: Kernel, memory: Mapping[str, Array], __: Order) -> None:
-        native.run(memory, range(1, iterations(kernel)))
-
-    assert iterations(kernel) >= 4
-    (at_once,) = run_site(kernel, site, operands, run=lambda _, memory, __: native.run(memory))
-    (parted,) = run_site(kernel, site, operands, run=one_by_one)
-    assert_same_bits(parted, at_once)
+    check_cuts(kernel_for(site), site, operands, target)
 
 
 def test_groups_of_images_are_shared_out() -> None:
