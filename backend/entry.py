@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from cnnc.backend.emit import kernel_symbol
 from cnnc.backend.kernel.nest import iterations, trip_count
 from cnnc.backend.lower import Call, Program
+from cnnc.ir.graph import Value
 from cnnc.ir.plan import ALIGNMENT, Placement, Space
 
 
@@ -22,18 +23,68 @@ def entry_ir(symbol: str, prefix: str, program: Program) -> str:
     Calls worth it fork by @prefix_parallel. Behind the plan's arena, the workspace holds the calling
     thread's scratch memory.
     """
+    if program.microbatch == program.batch:
+        return _calls_ir(f"void @{symbol}", prefix, program)
+    turn = f"{symbol}.turn"
+    return _turns_ir(symbol, turn, program) + "\n" + _calls_ir(f"internal void @{turn}", prefix, program)
+
+
+def _ports(program: Program) -> dict[str, Value]:
+    """The names of a program's inputs and outputs, with the values of its plan."""
     graph = program.plan.graph
-    names = [f"%in{i}" for i in range(len(graph.inputs))] + [f"%out{i}" for i in range(len(graph.outputs))]
-    parameters = [f"ptr {n}" for n in (*names, "%params", "%workspace", "%pool")]
+    inputs = {f"%in{i}": value for i, value in enumerate(graph.inputs)}
+    return inputs | {f"%out{i}": value for i, value in enumerate(graph.outputs)}
+
+
+def _turns_ir(symbol: str, turn: str, program: Program) -> str:
+    """The function that computes a batch in turns of as many images as the plan is for."""
+    ports, each = _ports(program), program.microbatch
+    given, blocks = ", ".join(f"ptr {name}" for name in ports), "ptr %params, ptr %workspace, ptr %pool"
+    steps = {name: value.type.nbytes // each for name, value in ports.items()}
+    places = [
+        line
+        for name, step in steps.items()
+        for line in (
+            f"  {name}.by = mul nuw nsw i64 %first, {step}",
+            f"  {name}.at = getelementptr i8, ptr {name}, i64 {name}.by",
+        )
+    ]
+    moved = ", ".join(f"ptr {name}.at" for name in ports)
+    lines = [
+        f"define void @{symbol}(i64 %given, {given}, {blocks}) nounwind {{",
+        "entry:",
+        *_clamped(program.batch),
+        "  br label %turn",
+        "turn:",
+        "  %first = phi i64 [ 0, %entry ], [ %next, %turn ]",
+        "  %left = sub nsw i64 %images, %first",
+        *places,
+        f"  call void @{turn}(i64 %left, {moved}, {blocks})",
+        f"  %next = add nuw nsw i64 %first, {each}",
+        "  %more = icmp slt i64 %next, %images",
+        "  br i1 %more, label %turn, label %done",
+        "done:",
+        "  ret void",
+        "}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _calls_ir(head: str, prefix: str, program: Program) -> str:
+    """The function of the plan: all calls in order."""
+    parameters = [f"ptr {n}" for n in (*_ports(program), "%params", "%workspace", "%pool")]
     most = max((len(call.arguments) for call in program.calls), default=1)
     lines = [f"  %buffers = alloca [{most} x ptr]", _scratch(program)]
     if program.batch:
         parameters.insert(0, "i64 %given")
-        lines += _clamped(program.batch)
+        lines += _clamped(program.microbatch)
     for number, call in enumerate(program.calls):
         forks = call.flops >= program.target.fork_flops and iterations(call.kernel) > 1
-        lines += _forked(number, call, prefix, program) if forks else _called(number, call, program.batch)
-    head = f"define void @{symbol}({', '.join(parameters)}) nounwind {{"
+        lines += (
+            _forked(number, call, prefix, program) if forks else _called(number, call, program.microbatch)
+        )
+    head = f"define {head}({', '.join(parameters)}) nounwind {{"
     return "\n".join([head, *lines, "  ret void", "}", ""])
 
 
@@ -119,8 +170,8 @@ def _forked(number: int, call: Call, prefix: str, program: Program) -> list[str]
         slot = f"%s{number}.{position}"
         lines.append(f"  {slot} = getelementptr ptr, ptr %buffers, i64 {position}")
         lines.append(f"  store ptr {pointer}, ptr {slot}")
-    counting, count, images = _counted(number, call, program.batch)
-    pool, least = "%pool", -(-program.target.fork_flops * program.batch // max(1, call.flops))
+    counting, count, images = _counted(number, call, program.microbatch)
+    pool, least = "%pool", -(-program.target.fork_flops * program.microbatch // max(1, call.flops))
     if least > 1 and call.kernel.image_loop is not None:
         pool = f"%pool{number}"
         counting.append(f"  %worth{number} = icmp sge i64 %images, {least}")

@@ -49,13 +49,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Program:
-    """The calls of a plan in order. `batch` is the most images of a call where there may be fewer, 0 where
-    there are always as many as the plan has."""
+    """The calls of a plan in order. `batch` is the most images of a run where there may be fewer, 0 where
+    there are always as many as the plan has. The plan is for `microbatch` of them, more take turns."""
 
     plan: Plan
     target: Target
     calls: tuple[Call, ...]
     batch: int = 0
+    microbatch: int = 0
 
     @cached_property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -105,7 +106,7 @@ def lower(plan: Plan, target: Target, batch: int = 0, proven: ProvenKernels | No
         holding = tuple(v in images for v in arguments)
         kernel, proof = proven.of(site, holding, node.loc)
         calls.append(Call(kernel, proof, places, _flops(node), node))
-    return Program(plan, target, tuple(calls), batch)
+    return Program(plan, target, tuple(calls), batch, microbatch=batch)
 
 
 def lower_unpacking(

@@ -5,9 +5,11 @@ Every call of the program becomes a function of its own; a round runs them in or
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -44,7 +46,8 @@ class CallTime:
 def layer_times(compiled: CompiledUnit, threads: int, seconds: float) -> tuple[CallTime, ...]:
     """Time every call of the main program on random inputs and the first weights, for about that long."""
     known = decisions(compiled.main)
-    return tuple(_timed(node, known, times) for node, times in node_times(compiled, threads, seconds))
+    timed = node_times(compiled, threads, seconds)
+    return tuple(_timed(node, known, times, compiled.share) for node, times in timed)
 
 
 def node_times(compiled: CompiledUnit, threads: int, seconds: float) -> list[tuple[Node, Array]]:
@@ -76,7 +79,8 @@ def _rounds(functions: Sequence[BoundEntry], seconds: float) -> list[list[float]
     return rounds
 
 
-def _timed(node: Node, known: Mapping[str, Decision], seconds: Array) -> CallTime:
+def _timed(node: Node, known: Mapping[str, Decision], seconds: Array, share: Fraction) -> CallTime:
+    """`share` of the batch is what the node is for; its times are those of a whole batch."""
     decision = known.get(node.results[0].name)
     return CallTime(
         node.layer,
@@ -85,6 +89,6 @@ def _timed(node: Node, known: Mapping[str, Decision], seconds: Array) -> CallTim
         node.results[0].type.shape,
         float(seconds.min()),
         float(np.median(seconds)),
-        node.op.macs(*(o.type for o in node.operands)),
-        sum(v.type.nbytes for v in (*node.operands, *node.results)),
+        int(node.op.macs(*(o.type for o in node.operands)) / share),
+        sum(v.type.nbytes for v in (*node.operands, *node.results)) * math.ceil(1 / share),
     )

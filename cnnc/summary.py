@@ -31,12 +31,14 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """The layers and the totals. `step_macs` counts forward and backward, None for inference;
-    `bound_bytes` is the most bytes alive at one time, which no arena can be smaller than; `recomputed`
-    activations are computed again for the backward pass, which takes `recomputed_macs` of the step's."""
+    """The layers and the totals. Of a batch, `microbatch` images are computed at a time. `step_macs` counts
+    forward and backward, None for inference; `bound_bytes` is the most bytes alive at one time, which no
+    arena can be smaller than; `recomputed` activations are computed again for the backward pass, which
+    takes `recomputed_macs` of the step's."""
 
     name: str
     batch: int
+    microbatch: int
     train: bool
     target: str
     layers: tuple[LayerSummary, ...]
@@ -73,7 +75,8 @@ def summarize(compiled: CompiledUnit) -> Summary:
         batch=compiled.batch,
         train=train,
         target=compiled.unit.target.name,
-        layers=tuple(_layers(stage_graph(compiled.main, SetBatch.name))),
+        microbatch=int(compiled.share * compiled.batch),
+        layers=tuple(_layers(_batched(compiled))),
         step_macs=graph_macs(stage_graph(compiled.main, EliminateDeadCode.name)) + again if train else None,
         arena_bytes=plan.arena_bytes,
         bound_bytes=plan.live_bytes_bound,
@@ -83,6 +86,13 @@ def summarize(compiled: CompiledUnit) -> Summary:
         recomputed=len(recomputed),
         recomputed_macs=again,
     )
+
+
+def _batched(compiled: CompiledUnit) -> Graph:
+    """The graph for a whole batch."""
+    if compiled.share == 1:
+        return stage_graph(compiled.main, SetBatch.name)
+    return SetBatch(compiled.batch)(compiled.main.stages[0].graph)
 
 
 def recomputed_nodes(compilation: Compilation) -> tuple[Node, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from cnnc.backend.unit import Packing, Unit
 from cnnc.errors import CnncError
 from cnnc.fit_memory import Limit, compile_within
 from cnnc.ir.graph import Value
-from cnnc.ir.types import Array
+from cnnc.ir.types import Array, TensorType
+from cnnc.microbatch import microbatch
 from cnnc.params import prepared_params
 from cnnc.passes.append_updates import initial_states
 from cnnc.passes.choose_algorithms import NO_PREFERENCES, ChooseAlgorithms, Preferences
@@ -60,8 +62,8 @@ class CompiledUnit:
         plan = self.main.plan
         return Interface(
             name=self.unit.name,
-            inputs=tuple(_port(v, self.source) for v in plan.graph.inputs),
-            outputs=tuple(Port(n, v.type.dtype, v.type.shape) for n, v in self.outputs),
+            inputs=tuple(_port(v.name, self.whole(v.type), self.source) for v in plan.graph.inputs),
+            outputs=tuple(_port(n, self.whole(v.type), None) for n, v in self.outputs),
             weights=weight_table((p.name, p.type.shape) for p in self.source.graph.params),
             param_bytes=plan.param_bytes,
             workspace_bytes=self.workspace_bytes,
@@ -74,6 +76,17 @@ class CompiledUnit:
             learning_rate=self.source.optimizer.lr if self.train else 0.01,
             schedule=self.source.optimizer.schedule if self.train else "constant",
         )
+
+    @property
+    def share(self) -> Fraction:
+        """Of a batch: what the plan computes in one turn."""
+        return Fraction(self.main.program.microbatch or self.batch, self.batch)
+
+    def whole(self, type: TensorType) -> TensorType:
+        """The type of an input or output of a whole batch, from that of the plan."""
+        if self.share == 1:
+            return type
+        return replace(type, shape=(self.batch, *type.shape[1:]))
 
     @property
     def outputs(self) -> list[tuple[str, Value]]:
@@ -109,10 +122,12 @@ def inference_unit(
     limits = _Limits(source, max_memory)
     target = limits.suited(target)
     algorithms = ChooseAlgorithms(Algorithms(target, strict), preferences)
-    passes = prepared_passes(batch, algorithms)
+    images = microbatch(source.graph, batch, target, algorithms)
+    passes = prepared_passes(images, algorithms)
     proven = limits.proven(listener)
     limit = limits.of("inference")
-    compilation = compile_within(limit, source.graph, passes, target, batch=batch, proven=proven)
+    compilation = compile_within(limit, source.graph, passes, target, batch=images, proven=proven)
+    compilation = replace(compilation, program=replace(compilation.program, batch=batch))
     return _compiled(source, batch, False, target, limits, proven, ("run", compilation))
 
 
@@ -205,9 +220,9 @@ def _first_states(step: Compilation, source: Source) -> Mapping[str, float]:
     return {**{name: float(array.flat[0]) for name, array in states.items()}, **first_step(source.graph)}
 
 
-def _port(value: Value, source: Source) -> Port:
-    port = Port(value.name, value.type.dtype, value.type.shape)
-    spec = next((s for s in source.inputs if s.name == value.name), None)
+def _port(name: str, type: TensorType, source: Source | None) -> Port:
+    port = Port(name, type.dtype, type.shape)
+    spec = next((s for s in source.inputs if s.name == name), None) if source else None
     return port if spec is None else replace(port, scale=spec.scale, shift=spec.shift)
 
 

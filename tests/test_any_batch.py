@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 
 from benchmarks.zoo import ZOO, Entry
+from cnnc import units
 from cnnc.backend import llvm
 from cnnc.backend.cache import ObjectCache
 from cnnc.backend.target import Target
@@ -24,6 +25,7 @@ from cnnc.ir.types import Array
 from cnnc.model import Model
 from cnnc.native import Code, Native, address
 from cnnc.passes.choose_algorithms import NO_PREFERENCES, Preferences
+from cnnc.passes.set_batch import SetBatch
 from cnnc.source import source_of
 from cnnc.units import inference_unit
 from tests.native_kernels import Guarded, assert_same_bits, on_runnable_targets
@@ -74,11 +76,15 @@ class AnyBatch:
         cache: ObjectCache | None = None,
     ) -> None:
         self.compiled = inference_unit(source_of(net), batch, target, preferences)
-        self.graph, self.batch = self.compiled.main.plan.graph, batch
+        self.graph, self.batch = SetBatch(batch)(source_of(net).graph), batch
         self._code = Code.of(self.compiled.unit, self.compiled.workspace_bytes, cache or ObjectCache(None))
         source = self.compiled.source
         self._params = arrays(source.graph.params, 1) if source.network is None else source.weights(None)
         self._natives = {threads: Native(self._code, threads) for threads in THREADS}
+
+    @property
+    def microbatch(self) -> int:
+        return self.compiled.main.program.microbatch
 
     def run(
         self, feeds: dict[str, Array], images: int, threads: int, given: int | None = None
@@ -123,6 +129,28 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> ObjectCache:
 )
 def test_networks(make: Callable[[], Network], batch: int, target: Target, cache: ObjectCache) -> None:
     AnyBatch(make(), batch, replace(target, fork_flops=0), cache=cache).check()
+
+
+@on_runnable_targets
+@pytest.mark.parametrize("batch", [5, 8])
+@pytest.mark.parametrize("make", [classifier, branching, only_convolutions])
+def test_networks_in_turns(
+    make: Callable[[], Network],
+    batch: int,
+    target: Target,
+    cache: ObjectCache,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two images at a time; the last turn may have one."""
+    eager = replace(target, fork_flops=0)
+    at_once = AnyBatch(make(), batch, eager, cache=cache)
+    monkeypatch.setattr(units, "microbatch", lambda *_: 2)
+    turns = AnyBatch(make(), batch, eager, cache=cache)
+    assert (at_once.microbatch, turns.microbatch) == (batch, 2)
+    turns.check()
+    feeds = arrays(turns.graph.inputs, 0)
+    for found, expected in zip(turns.run(feeds, batch, 2), at_once.run(feeds, batch, 1), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * float(np.abs(expected).max()))
 
 
 @pytest.mark.slow

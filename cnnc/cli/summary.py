@@ -74,6 +74,8 @@ def _memory(facts: Summary) -> list[str]:
     what = "training step" if facts.train else "inference"
     kernels = f"{facts.kernels} kernel{'' if facts.kernels == 1 else 's'}"
     lines = [f"{facts.name}: {what}, batch {facts.batch}, {facts.target}, {kernels}"]
+    if facts.microbatch < facts.batch:
+        lines.append(f"at a time       {facts.microbatch} images, whose maps the caches hold")
     if facts.step_macs is not None:
         lines.append(f"MACs of a step  {facts.step_macs:,} (forward and backward)")
     state = " and optimizer state" if facts.train else ""
