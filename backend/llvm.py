@@ -15,8 +15,8 @@ from cnnc.errors import UnsupportedError
 
 def host() -> Target:
     """The target of this machine."""
-    features = llvm.get_host_cpu_features()
-    return match_host(llvm.get_process_triple(), {name: bool(has) for name, has in features.items()})
+    features = {name: bool(has) for name, has in llvm.get_host_cpu_features().items()}
+    return match_host(llvm.get_process_triple(), features, llvm.get_host_cpu_name())
 
 
 def host_features() -> frozenset[str]:

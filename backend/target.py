@@ -85,10 +85,27 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             l1_bytes=48 * 1024,
             l2_bytes=1024 * 1024,
         ),
+        "avx512-single": Target(
+            "avx512-single",
+            _LINUX_X86,
+            "x86-64-v4",
+            _AVX512,
+            lanes=16,
+            registers=32,
+            folds_broadcast=True,
+            masks=True,
+            fma_units=1,
+            l2_bytes=1024 * 1024,
+        ),
         "arm64": Target("arm64", _LINUX_ARM, "generic", ("neon",), lanes=4, registers=32),
     }
 )
-"""Targets by the name `--target` takes."""
+"""Targets by the name `--target` takes. `avx512-single` starts one vector FMA a cycle, `avx512` two."""
+
+SINGLE_FMA = frozenset(
+    {"znver4", "cannonlake", "icelake-client", "rocketlake", "tigerlake"},
+)
+"""CPUs in LLVM's words whose AVX-512 units are as wide as two of AVX2 together."""
 
 
 def named_target(name: str, host_target: Target) -> Target:
@@ -103,8 +120,8 @@ def named_target(name: str, host_target: Target) -> Target:
     raise UnsupportedError(f"unknown target {name!r}{hint} (known: {', '.join(known)})")
 
 
-def match_host(triple: str, features: Mapping[str, bool]) -> Target:
-    """The widest named target that a machine of this LLVM triple and these features runs."""
+def match_host(triple: str, features: Mapping[str, bool], cpu: str = "") -> Target:
+    """The widest named target that a machine of this LLVM triple, these features and this CPU runs."""
     if triple.startswith(("aarch64", "arm64")):
         return replace(TARGETS["arm64"], triple=triple)
     if not triple.startswith("x86_64"):
@@ -112,5 +129,6 @@ def match_host(triple: str, features: Mapping[str, bool]) -> Target:
     fitting = [
         t for t in TARGETS.values() if t.triple == _LINUX_X86 and all(features.get(f) for f in t.features)
     ]
-    widest = max(fitting, key=lambda t: t.lanes, default=TARGETS["x86-64"])
+    units = 1 if cpu in SINGLE_FMA else 2
+    widest = max(fitting, key=lambda t: (t.lanes, t.fma_units == units), default=TARGETS["x86-64"])
     return replace(widest, triple=triple)

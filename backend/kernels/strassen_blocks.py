@@ -63,7 +63,7 @@ def halves_block(target: Target, maps: int) -> int:
     lanes = halves_lanes(target, maps)
     vectors, most = maps // lanes, MOST_VECTORS if lanes == target.lanes else 1
     dividing = (v for v in range(1, most + 1) if vectors % v == 0)
-    return lanes * min(dividing, key=lambda v: (shape_for(target, LONG_ROW, v).cycles / v, v))
+    return lanes * min(dividing, key=lambda v: (shape_for(target, LONG_ROW, v).cycles / v, v == 1, v))
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def cycles(target: Target, work: Work) -> float:
     sums = SUM_CYCLES * tile.pixels * -(-work.channels // target.lanes)
     if tile.vectors == 1 and target.folds_broadcast:
         each *= NARROW
-    efficiency = EFFICIENCY if target.lanes <= 8 else WIDE_EFFICIENCY
+    efficiency = EFFICIENCY if target.lanes * target.fma_units <= 16 else WIDE_EFFICIENCY
     tiles = work.images * -(-work.pixels // tile.pixels)
     total = tiles * (work.blocks * PRODUCTS * each + sums) / efficiency
     maps = 16 * work.images * work.pixels * (work.channels + work.maps)

@@ -86,10 +86,11 @@ class Shape:
 
 
 def vectors_for(target: Target, field: Field, vectors: int) -> int:
-    """Vectors of a block of channels, for a field `vectors` wide: they fix the packing."""
+    """Vectors of a block of channels, for a field `vectors` wide: they fix the packing. Of equally fast ones
+    the least from two on: with one, every FMA loads an element, and its many pixels fill the first cache."""
     return min(
         range(1, min(vectors, target.registers // 2 - 1) + 1),
-        key=lambda v: (_total(target, field, vectors, v), v),
+        key=lambda v: (_total(target, field, vectors, v), v == 1, v),
     )
 
 

@@ -28,6 +28,13 @@ def test_one_missing_feature_is_enough_to_step_down() -> None:
         assert match_host(LINUX, features("x86-64", "avx512") | {feature: False}).name == "x86-64"
 
 
+def test_a_cpu_of_half_the_units_gets_its_own_target() -> None:
+    known = features("x86-64", "avx512")
+    for cpu, name in (("znver4", "avx512-single"), ("znver5", "avx512"), ("icelake-server", "avx512")):
+        assert match_host(LINUX, known, cpu).name == name
+    assert match_host(LINUX, features("x86-64", "avx2"), "znver4").name == "avx2"
+
+
 def test_a_machine_that_tells_nothing_is_plain_x86_64() -> None:
     assert match_host(LINUX, {}).name == "x86-64"
 
@@ -49,7 +56,8 @@ def test_names() -> None:
     with pytest.raises(UnsupportedError, match=r"unknown target 'avx-512'; did you mean 'avx512'\?"):
         named_target("avx-512", TARGETS["avx2"])
     with pytest.raises(
-        UnsupportedError, match=r"unknown target 'gpu' \(known: host, x86-64, avx2, avx512, arm64\)"
+        UnsupportedError,
+        match=r"unknown target 'gpu' \(known: host, x86-64, avx2, avx512, avx512-single, arm64\)",
     ):
         named_target("gpu", TARGETS["avx2"])
 
