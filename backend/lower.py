@@ -14,7 +14,6 @@ from cnnc.backend.images import image_values
 from cnnc.backend.kernel.ir import Kernel, aligned_scratch
 from cnnc.backend.kernels.registry import Proof
 from cnnc.backend.kernels.site import Site, Tensor
-from cnnc.backend.kernels.weight_grad_parts import CACHED
 from cnnc.backend.proven import ProvenKernels
 from cnnc.backend.target import Target
 from cnnc.ir.builder import GraphBuilder
@@ -152,7 +151,7 @@ def _streamed(plan: Plan, node: Node, target: Target, in_place: Mapping[int, int
     for number, result in enumerate(node.results):
         place = plan.placement(result)
         is_aligned = place.offset % ALIGNMENT == place.pitch % ALIGNMENT == 0
-        is_far = place.space is Space.ARENA and place.nbytes > CACHED * target.l2_bytes
+        is_far = place.space is Space.ARENA and place.nbytes > target.kept_results * target.l2_bytes
         if number not in in_place and is_aligned and is_far:
             yield number
 

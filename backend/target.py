@@ -23,6 +23,7 @@ class Target:
     `lanes` is float32 elements of a vector register, `registers` how many there are, `fma_units`
     vector FMAs started a cycle, `fma_latency` cycles until a result can be used. Cache sizes in bytes,
     `memory_bytes_per_cycle` what one core streams from memory in a cycle.
+    A result larger than `kept_results` second-level caches is found in no cache when it is read.
     `fork_flops` is the least work for which waking the other threads pays, `threads` how many are expected
     to share it: kernels divide their work to suit so many. Any number gives the same bits.
     """
@@ -42,8 +43,14 @@ class Target:
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
     memory_bytes_per_cycle: float = 7.0
+    kept_results: int = 8
     fork_flops: int = 100_000
     threads: int = COMMON_THREADS
+
+    @property
+    def vector_cycles(self) -> float:
+        """How much longer operations on vectors take than where two are started a cycle."""
+        return 2 / self.fma_units
 
     @property
     def feature_text(self) -> str:
@@ -96,6 +103,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             masks=True,
             fma_units=1,
             l2_bytes=1024 * 1024,
+            kept_results=1,
         ),
         "arm64": Target("arm64", _LINUX_ARM, "generic", ("neon",), lanes=4, registers=32),
     }

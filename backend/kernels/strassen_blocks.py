@@ -141,9 +141,9 @@ def cut(target: Target, work: Work, images: int, whole: bool = False) -> Cut:
 def cycles(target: Target, work: Work) -> float:
     """Of all images on one core."""
     tile = work.tile(target)
-    finished = 4 * tile.pixels * work.block / TILE_BYTES_PER_CYCLE
+    finished = 4 * tile.pixels * work.block / TILE_BYTES_PER_CYCLE * target.vector_cycles
     each = work.channels * step_cycles(target, tile) + LOOP_CYCLES + finished
-    sums = SUM_CYCLES * tile.pixels * -(-work.channels // target.lanes)
+    sums = SUM_CYCLES * target.vector_cycles * tile.pixels * -(-work.channels // target.lanes)
     if tile.vectors == 1 and target.folds_broadcast:
         each *= NARROW
     efficiency = EFFICIENCY if target.lanes * target.fma_units <= 16 else WIDE_EFFICIENCY

@@ -91,7 +91,7 @@ class Parts:
         """Vectors of the register tiles along the maps."""
         return min(
             (split(self.vectors, most) for most in range(1, min(MOST_VECTORS, self.vectors) + 1)),
-            key=lambda widths: sum(self._step_cycles(width) for width in widths),
+            key=lambda widths: (sum(self._step_cycles(width) for width in widths), widths[0] == 1),
         )
 
     def rows(self, width: int) -> tuple[int, ...]:
@@ -125,10 +125,11 @@ class Parts:
 
     def _product_cycles(self, pairs: int) -> float:
         """Of one product, by chunks of so many pairs."""
-        efficiency = EFFICIENCY if self.target.lanes <= 8 else WIDE_EFFICIENCY
+        is_wide = self.target.lanes * self.target.fma_units > 16
+        efficiency = WIDE_EFFICIENCY if is_wide else EFFICIENCY
         steps = pairs * sum(self._step_cycles(width) for width in self.widths) / efficiency
         tiles = sum(len(self.rows(width)) for width in self.widths)
-        sums = tiles * TILE_CYCLES + self.channels * self.vectors * SUM_CYCLES
+        sums = tiles * TILE_CYCLES + self.channels * self.vectors * SUM_CYCLES * self.target.vector_cycles
         return -(-self.work.pairs // pairs) * (steps + sums)
 
     @cached_property
@@ -136,8 +137,8 @@ class Parts:
         """Of one iteration."""
         work, pairs = self.work, self.work.pairs
         factors = pairs * PRODUCTS * (-(-self.channels // self.target.lanes) + self.vectors)
-        computed = PRODUCTS * self._product_cycles(self.pairs) + factors
-        computed += QUARTERS_CYCLES * self.channels * self.vectors
+        besides = (factors + QUARTERS_CYCLES * self.channels * self.vectors) * self.target.vector_cycles
+        computed = PRODUCTS * self._product_cycles(self.pairs) + besides
         maps = 16 * work.strips * pairs * (work.channels + work.maps)
         if maps <= CACHED * self.target.l2_bytes:
             return computed

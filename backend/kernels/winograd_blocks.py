@@ -133,7 +133,7 @@ class Blocks:
         maps, data = self.panels * self.panel * work.width, -(-work.channels // work.channel_lanes)
         transforms = (
             order.products * (data * DATA_CYCLES + maps * RESULT_CYCLES) * effort(work.tiling, GROWTH)
-        )
+        ) * target.vector_cycles
         products = self.panels * self.panel * self._product_cycles(target, order)
         return transforms + products + self._filter_cycles(target) + self._waiting_cycles(target)
 
@@ -156,7 +156,7 @@ class Blocks:
             return 0.0
         vectors = work.tiling.points * self.panels * self.panel * work.width
         sums = (work.inline.runs - 1) * self.blocking.tiles * SUM_CYCLES
-        return vectors * (work.channels * work.inline.cycles + sums)
+        return vectors * (work.channels * work.inline.cycles + sums) * target.vector_cycles
 
     def _waiting_cycles(self, target: Target) -> float:
         """Of reading what the second-level cache does not hold until it is needed. Products are written and

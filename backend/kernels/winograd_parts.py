@@ -80,9 +80,9 @@ class Parts:
         """Of all iterations together: transforms, products, and the sums loaded and stored for each block."""
         work, needed = self.work, Order(self.work.tiling, self.blocking).products
         vectors = work.channel_vectors * self.counts[1] + work.map_vectors * self.counts[0]
-        transforms = needed * vectors * TRANSFORM_CYCLES * effort(work.tiling, GROWTH)
+        transforms = needed * vectors * TRANSFORM_CYCLES * target.vector_cycles * effort(work.tiling, GROWTH)
         rates = target.fma_units / (1 if target.has_fma else 2)
-        products = needed / rates + SUM_CYCLES * work.tiling.points
+        products = needed / rates + SUM_CYCLES * target.vector_cycles * work.tiling.points
         products *= work.channel_vectors * target.lanes * work.map_vectors
         return work.groups * math.prod(self.blocking.blocks) * (transforms + products)
 
