@@ -26,7 +26,10 @@ FILL = 0xA5
 RUNNABLE = tuple(name for name, target in TARGETS.items() if set(target.features) <= host_features())
 """Names of the targets whose code runs on this machine."""
 
-on_runnable_targets = pytest.mark.parametrize("target", [TARGETS[name] for name in RUNNABLE], ids=RUNNABLE)
+DISTINCT = tuple({TARGETS[name].features: name for name in reversed(RUNNABLE)}.values())
+"""The same, one for each set of instructions."""
+
+on_runnable_targets = pytest.mark.parametrize("target", [TARGETS[name] for name in DISTINCT], ids=DISTINCT)
 
 
 class Guarded:
