@@ -173,4 +173,4 @@ def _with_distinct_operands(node: Node) -> Node:
 
 def _flops(node: Node) -> int:
     elements = sum(v.type.size for v in (*node.operands, *node.results))
-    return 2 * node.op.macs(*(o.type for o in node.operands)) + FLOPS_PER_ELEMENT * elements
+    return 2 * node.macs + FLOPS_PER_ELEMENT * elements

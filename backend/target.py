@@ -48,6 +48,11 @@ class Target:
     threads: int = COMMON_THREADS
 
     @property
+    def is_wide(self) -> bool:
+        """Whether more than 64 bytes of vectors are multiplied a cycle."""
+        return self.lanes * self.fma_units > 16
+
+    @property
     def vector_cycles(self) -> float:
         """How much longer operations on vectors take than where two are started a cycle."""
         return 2 / self.fma_units
@@ -72,7 +77,18 @@ def check_threads(threads: int) -> None:
 _LINUX_X86 = "x86_64-unknown-linux-gnu"
 _LINUX_ARM = "aarch64-unknown-linux-gnu"
 _AVX2 = ("avx", "avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "popcnt")
-_AVX512 = (*_AVX2, "avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512cd")
+_AVX512 = Target(
+    "avx512",
+    _LINUX_X86,
+    "x86-64-v4",
+    (*_AVX2, "avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512cd"),
+    lanes=16,
+    registers=32,
+    folds_broadcast=True,
+    masks=True,
+    l1_bytes=48 * 1024,
+    l2_bytes=1024 * 1024,
+)
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
@@ -80,39 +96,16 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             "x86-64", _LINUX_X86, "x86-64", ("sse2",), lanes=4, registers=16, has_fma=False, has_round=False
         ),
         "avx2": Target("avx2", _LINUX_X86, "x86-64-v3", _AVX2, lanes=8, registers=16),
-        "avx512": Target(
-            "avx512",
-            _LINUX_X86,
-            "x86-64-v4",
-            _AVX512,
-            lanes=16,
-            registers=32,
-            folds_broadcast=True,
-            masks=True,
-            l1_bytes=48 * 1024,
-            l2_bytes=1024 * 1024,
-        ),
-        "avx512-single": Target(
-            "avx512-single",
-            _LINUX_X86,
-            "x86-64-v4",
-            _AVX512,
-            lanes=16,
-            registers=32,
-            folds_broadcast=True,
-            masks=True,
-            fma_units=1,
-            l2_bytes=1024 * 1024,
-            kept_results=1,
+        "avx512": _AVX512,
+        "avx512-single": replace(
+            _AVX512, name="avx512-single", fma_units=1, l1_bytes=32 * 1024, kept_results=1
         ),
         "arm64": Target("arm64", _LINUX_ARM, "generic", ("neon",), lanes=4, registers=32),
     }
 )
 """Targets by the name `--target` takes. `avx512-single` starts one vector FMA a cycle, `avx512` two."""
 
-SINGLE_FMA = frozenset(
-    {"znver4", "cannonlake", "icelake-client", "rocketlake", "tigerlake"},
-)
+SINGLE_FMA = frozenset({"znver4", "cannonlake", "icelake-client", "rocketlake", "tigerlake"})
 """CPUs in LLVM's words whose AVX-512 units are as wide as two of AVX2 together."""
 
 

@@ -73,7 +73,7 @@ def benchmark(compiled: CompiledUnit, threads: int, seconds: float) -> Benchmark
         train=train,
         target=target.name,
         timing=measure(random_entry(compiled, native, "step" if train else "run"), seconds),
-        flops=int(2 * graph_macs(stage_graph(compiled.main, stage)) / compiled.share),
+        flops=2 * graph_macs(stage_graph(compiled.main, stage)) * compiled.batch // compiled.microbatch,
         peak=measured_peak(target),
     )
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from cnnc.ir.graph import Value
 from cnnc.ir.plan import Plan
-from cnnc.ir.types import Array, TensorType
+from cnnc.ir.types import Array
 from cnnc.native import Native, address
 from cnnc.passes.append_updates import LEARNING_RATE
+from cnnc.passes.set_batch import with_batch
 from cnnc.units import CompiledUnit
 
 
@@ -33,11 +34,9 @@ class BoundEntry:
         block: Array,
         images: int = 0,
     ) -> None:
-        inputs, outputs = (whole(values, images) for values in (plan.graph.inputs, plan.graph.outputs))
-        self._inputs = [
-            np.array(feeds[name], type.numpy).reshape(type.shape) for name, type in inputs.items()
-        ]
-        self.outputs = [np.zeros(type.shape, type.numpy) for type in outputs.values()]
+        inputs, outputs = (_whole(values, images) for values in (plan.graph.inputs, plan.graph.outputs))
+        self._inputs = [np.array(feeds[v.name], v.type.numpy).reshape(v.type.shape) for v in inputs]
+        self.outputs = [np.zeros(v.type.shape, v.type.numpy) for v in outputs]
         self._block = block
         self._native = native
         arrays = (*self._inputs, *self.outputs, self._block, native.workspace)
@@ -58,29 +57,23 @@ class BoundEntry:
 def random_entry(compiled: CompiledUnit, native: Native, suffix: str) -> BoundEntry:
     """An entry of the main program on random inputs and the first weights; a learning rate of zero leaves
     the weights as they are."""
-    plan, source = compiled.main.plan, compiled.source
-    images = compiled.main.program.batch
-    feeds = random_feeds(whole(plan.graph.inputs, images), np.random.default_rng(0), source.classes)
+    plan, source, images = compiled.main.plan, compiled.source, compiled.main.program.batch
+    feeds = random_feeds(_whole(plan.graph.inputs, images), np.random.default_rng(0), source.classes)
     feeds[LEARNING_RATE] = np.zeros((), np.float32)
     block = native.packed(compiled.given(source.initial_weights()), plan.param_bytes)
     return BoundEntry(native, suffix, plan, feeds, block, images)
 
 
-def whole(values: Iterable[Value], images: int = 0) -> dict[str, TensorType]:
-    """The types of inputs or outputs by name; of so many `images`, where a plan is for a part of them."""
-    given = {v.name: v.type for v in values}
-    if not images:
-        return given
-    return {n: replace(t, shape=(max(images, t.shape[0]), *t.shape[1:])) for n, t in given.items()}
+def _whole(values: Iterable[Value], images: int) -> list[Value]:
+    """Inputs or outputs of a plan; of so many images, where it is for fewer."""
+    return [replace(v, type=with_batch(v.type, max([images, *v.type.shape[:1]]))) for v in values]
 
 
-def random_feeds(
-    inputs: Mapping[str, TensorType], rng: np.random.Generator, classes: int | None
-) -> dict[str, Array]:
+def random_feeds(inputs: Iterable[Value], rng: np.random.Generator, classes: int | None) -> dict[str, Array]:
     """An array for every input: normal float32 numbers, and labels 0..classes-1 where the type is i32."""
     return {
-        name: rng.integers(0, classes or 1, type.shape, np.int32)
-        if type.dtype == "i32"
-        else np.asarray(rng.standard_normal(type.shape, np.float32))
-        for name, type in inputs.items()
+        v.name: rng.integers(0, classes or 1, v.type.shape, np.int32)
+        if v.type.dtype == "i32"
+        else np.asarray(rng.standard_normal(v.type.shape, np.float32))
+        for v in inputs
     }

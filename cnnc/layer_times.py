@@ -5,11 +5,9 @@ Every call of the program becomes a function of its own; a round runs them in or
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 import numpy as np
 
@@ -47,7 +45,7 @@ def layer_times(compiled: CompiledUnit, threads: int, seconds: float) -> tuple[C
     """Time every call of the main program on random inputs and the first weights, for about that long."""
     known = decisions(compiled.main)
     timed = node_times(compiled, threads, seconds)
-    return tuple(_timed(node, known, times, compiled.share) for node, times in timed)
+    return tuple(_timed(compiled, node, known, times) for node, times in timed)
 
 
 def node_times(compiled: CompiledUnit, threads: int, seconds: float) -> list[tuple[Node, Array]]:
@@ -79,8 +77,9 @@ def _rounds(functions: Sequence[BoundEntry], seconds: float) -> list[list[float]
     return rounds
 
 
-def _timed(node: Node, known: Mapping[str, Decision], seconds: Array, share: Fraction) -> CallTime:
-    """`share` of the batch is what the node is for; its times are those of a whole batch."""
+def _timed(compiled: CompiledUnit, node: Node, known: Mapping[str, Decision], seconds: Array) -> CallTime:
+    """The node is for a microbatch; its times are those of a whole batch, in turns."""
+    turns = -(-compiled.batch // compiled.microbatch)
     decision = known.get(node.results[0].name)
     return CallTime(
         node.layer,
@@ -89,6 +88,6 @@ def _timed(node: Node, known: Mapping[str, Decision], seconds: Array, share: Fra
         node.results[0].type.shape,
         float(seconds.min()),
         float(np.median(seconds)),
-        int(node.op.macs(*(o.type for o in node.operands)) / share),
-        sum(v.type.nbytes for v in (*node.operands, *node.results)) * math.ceil(1 / share),
+        node.macs * compiled.batch // compiled.microbatch,
+        sum(v.type.nbytes for v in (*node.operands, *node.results)) * turns,
     )

@@ -29,8 +29,7 @@ def microbatch(graph: Graph, batch: int, target: Target, algorithms: ChooseAlgor
     fitting = max(1, CACHES * target.l2_bytes // max(1, plan.arena_bytes))
     turns = -(-batch // fitting)
     maps = _map_bytes(plan)
-    macs = sum(node.op.macs(*(o.type for o in node.operands)) for node in plan.graph.nodes)
-    products = macs / (target.lanes * target.fma_units)
+    products = sum(node.macs for node in plan.graph.nodes) / (target.lanes * target.fma_units)
     is_bound = maps / target.memory_bytes_per_cycle > LEAST_SHARE * products
     pays = batch * maps > (turns - 1) * plan.param_bytes
     return -(-batch // turns) if is_bound and pays else batch

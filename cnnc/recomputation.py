@@ -112,4 +112,4 @@ class Situation:
 def work(node: Node) -> int:
     """What computing a node takes, to compare."""
     elements = sum(v.type.size for v in (*node.operands, *node.results))
-    return 2 * node.op.macs(*(v.type for v in node.operands)) + ELEMENT_COST * elements
+    return 2 * node.macs + ELEMENT_COST * elements

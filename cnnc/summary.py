@@ -69,14 +69,14 @@ def summarize(compiled: CompiledUnit) -> Summary:
     """What a compiled network consists of and needs."""
     train, plan = compiled.train, compiled.main.plan
     recomputed = recomputed_nodes(compiled.main)
-    again = sum(map(_node_macs, recomputed))
+    again = sum(node.macs for node in recomputed)
     return Summary(
         name=compiled.source.name,
         batch=compiled.batch,
         train=train,
         target=compiled.unit.target.name,
-        microbatch=int(compiled.share * compiled.batch),
-        layers=tuple(_layers(_batched(compiled))),
+        microbatch=compiled.microbatch,
+        layers=tuple(_layers(SetBatch(compiled.batch)(compiled.main.stages[0].graph))),
         step_macs=graph_macs(stage_graph(compiled.main, EliminateDeadCode.name)) + again if train else None,
         arena_bytes=plan.arena_bytes,
         bound_bytes=plan.live_bytes_bound,
@@ -86,13 +86,6 @@ def summarize(compiled: CompiledUnit) -> Summary:
         recomputed=len(recomputed),
         recomputed_macs=again,
     )
-
-
-def _batched(compiled: CompiledUnit) -> Graph:
-    """The graph for a whole batch."""
-    if compiled.share == 1:
-        return stage_graph(compiled.main, SetBatch.name)
-    return SetBatch(compiled.batch)(compiled.main.stages[0].graph)
 
 
 def recomputed_nodes(compilation: Compilation) -> tuple[Node, ...]:
@@ -113,11 +106,7 @@ def stage_graph(compilation: Compilation, name: str) -> Graph:
 
 def graph_macs(graph: Graph) -> int:
     """Multiply-accumulates of one run of a graph."""
-    return sum(map(_node_macs, graph.nodes))
-
-
-def _node_macs(node: Node) -> int:
-    return node.op.macs(*(operand.type for operand in node.operands))
+    return sum(node.macs for node in graph.nodes)
 
 
 def _layers(graph: Graph) -> Iterable[LayerSummary]:
@@ -139,5 +128,5 @@ def _layer(name: str, nodes: list[Node], parameters: int) -> LayerSummary:
     moves_nothing = (Trait.VIEW, Trait.JOIN, Trait.PART)
     is_view = all(any(map(node.op.has, moves_nothing)) for node in nodes)
     ops = tuple(node.op.name for node in nodes)
-    macs = sum(map(_node_macs, nodes))
+    macs = sum(node.macs for node in nodes)
     return LayerSummary(name, ops, result.shape, parameters, macs, 0 if is_view else result.nbytes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 import numpy as np
 
@@ -18,13 +17,14 @@ from cnnc.backend.unit import Packing, Unit
 from cnnc.errors import CnncError
 from cnnc.fit_memory import Limit, compile_within
 from cnnc.ir.graph import Value
-from cnnc.ir.types import Array, TensorType
+from cnnc.ir.types import Array
 from cnnc.microbatch import microbatch
 from cnnc.params import prepared_params
 from cnnc.passes.append_updates import initial_states
 from cnnc.passes.choose_algorithms import NO_PREFERENCES, ChooseAlgorithms, Preferences
 from cnnc.passes.differentiate import Differentiate
 from cnnc.passes.draw_masks import first_step
+from cnnc.passes.set_batch import with_batch
 from cnnc.pipeline import (
     Compilation,
     compile_preparation,
@@ -62,8 +62,8 @@ class CompiledUnit:
         plan = self.main.plan
         return Interface(
             name=self.unit.name,
-            inputs=tuple(_port(v.name, self.whole(v.type), self.source) for v in plan.graph.inputs),
-            outputs=tuple(_port(n, self.whole(v.type), None) for n, v in self.outputs),
+            inputs=tuple(self._input(v) for v in plan.graph.inputs),
+            outputs=tuple(self._port(n, v) for n, v in self.outputs),
             weights=weight_table((p.name, p.type.shape) for p in self.source.graph.params),
             param_bytes=plan.param_bytes,
             workspace_bytes=self.workspace_bytes,
@@ -78,15 +78,18 @@ class CompiledUnit:
         )
 
     @property
-    def share(self) -> Fraction:
-        """Of a batch: what the plan computes in one turn."""
-        return Fraction(self.main.program.microbatch or self.batch, self.batch)
+    def microbatch(self) -> int:
+        """The images that the main plan is for; a batch of more takes turns."""
+        return self.main.program.microbatch or self.batch
 
-    def whole(self, type: TensorType) -> TensorType:
-        """The type of an input or output of a whole batch, from that of the plan."""
-        if self.share == 1:
-            return type
-        return replace(type, shape=(self.batch, *type.shape[1:]))
+    def _port(self, name: str, value: Value) -> Port:
+        """A value of the plan as one of the whole batch."""
+        return Port(name, value.type.dtype, with_batch(value.type, self.batch).shape)
+
+    def _input(self, value: Value) -> Port:
+        port = self._port(value.name, value)
+        spec = next((s for s in self.source.inputs if s.name == value.name), None)
+        return port if spec is None else replace(port, scale=spec.scale, shift=spec.shift)
 
     @property
     def outputs(self) -> list[tuple[str, Value]]:
@@ -218,12 +221,6 @@ def _first_states(step: Compilation, source: Source) -> Mapping[str, float]:
     given = next(before.graph for before, after in pairs if after.name == Differentiate.name)
     states = initial_states(given.trained, source.optimizer)
     return {**{name: float(array.flat[0]) for name, array in states.items()}, **first_step(source.graph)}
-
-
-def _port(name: str, type: TensorType, source: Source | None) -> Port:
-    port = Port(name, type.dtype, type.shape)
-    spec = next((s for s in source.inputs if s.name == name), None) if source else None
-    return port if spec is None else replace(port, scale=spec.scale, shift=spec.shift)
 
 
 def _check_batch(batch: int) -> None:

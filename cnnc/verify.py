@@ -16,7 +16,7 @@ import numpy as np
 from cnnc.backend.cache import ObjectCache, default_directory
 from cnnc.backend.lower import Call
 from cnnc.backend.unit import Unit
-from cnnc.bound import BoundEntry, random_feeds, whole
+from cnnc.bound import BoundEntry, random_feeds
 from cnnc.ir.evaluate import evaluate
 from cnnc.ir.graph import Graph
 from cnnc.ir.types import Array
@@ -114,7 +114,7 @@ def _output_checks(
     compiled: CompiledUnit, params: Mapping[str, Array], rng: np.random.Generator
 ) -> Iterable[Check]:
     graph = SetBatch(compiled.batch)(compiled.source.graph)
-    feeds = random_feeds(whole(graph.inputs), rng, None)
+    feeds = random_feeds(graph.inputs, rng, None)
     expected = evaluate(graph, _doubled(feeds), _doubled(params)).outputs
     plan = compiled.main.plan
     native = _native(compiled.unit, compiled.workspace_bytes)
@@ -128,7 +128,7 @@ def _output_checks(
 def _gradient_checks(
     training: CompiledUnit, loss: Graph, params: Mapping[str, Array], rng: np.random.Generator
 ) -> Iterable[Check]:
-    feeds = random_feeds(whole(loss.inputs), rng, training.source.classes)
+    feeds = random_feeds(loss.inputs, rng, training.source.classes)
     names = [p.name for p in loss.trained]
     graph = gradient_graph(loss, names)
     results = evaluate(graph, _doubled(feeds), _doubled(params)).outputs

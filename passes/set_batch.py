@@ -38,14 +38,16 @@ class SetBatch:
 
     def __call__(self, graph: Graph) -> Graph:
         rewriter = Rewriter(graph)
-        rewriter.declare({value: self._batched(value.type) for value in graph.inputs})
+        rewriter.declare({value: with_batch(value.type, self.batch) for value in graph.inputs})
         for node in graph.nodes:
             operands = tuple(rewriter.new[o].type for o in node.operands)
             rewriter.copy(node, _resized(node, operands))
         return rewriter.finish()
 
-    def _batched(self, type: TensorType) -> TensorType:
-        return replace(type, shape=(self.batch, *type.shape[1:])) if type.rank else type
+
+def with_batch(type: TensorType, batch: int) -> TensorType:
+    """The type with another leading dimension, if it has any."""
+    return replace(type, shape=(batch, *type.shape[1:])) if type.rank else type
 
 
 def _resized(node: Node, operands: tuple[TensorType, ...]) -> Op:

@@ -27,8 +27,8 @@ MOST_VECTORS = 3
 delivers them."""
 
 EFFICIENCY, WIDE_EFFICIENCY = 0.97, 0.91
-"""Share of the peak that products reach beside what is counted here; the second by vectors of over 32 bytes,
-which take half the time for the same pixels and weights and wait for them more of it."""
+"""Share of the peak that products reach beside what is counted here; the second on wide targets, which take
+half the time for the same pixels and weights and wait for them more of it."""
 
 SUMMING = 0.1
 """What sums cost, in products of a block of maps."""
@@ -146,7 +146,7 @@ def cycles(target: Target, work: Work) -> float:
     sums = SUM_CYCLES * target.vector_cycles * tile.pixels * -(-work.channels // target.lanes)
     if tile.vectors == 1 and target.folds_broadcast:
         each *= NARROW
-    efficiency = EFFICIENCY if target.lanes * target.fma_units <= 16 else WIDE_EFFICIENCY
+    efficiency = WIDE_EFFICIENCY if target.is_wide else EFFICIENCY
     tiles = work.images * -(-work.pixels // tile.pixels)
     total = tiles * (work.blocks * PRODUCTS * each + sums) / efficiency
     maps = 16 * work.images * work.pixels * (work.channels + work.maps)

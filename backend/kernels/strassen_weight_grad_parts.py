@@ -39,8 +39,7 @@ QUARTERS_CYCLES = 15.0
 """To clear a vector of all products, and to make those of the four quarters of them."""
 
 EFFICIENCY, WIDE_EFFICIENCY = 0.99, 0.90
-"""Share of the peak that products reach beside what is counted here; the second by vectors of over 32
-bytes."""
+"""Share of the peak that products reach beside what is counted here; the second on wide targets."""
 
 WAITING = 0.2
 """Of the time that maps take to come from memory."""
@@ -125,8 +124,7 @@ class Parts:
 
     def _product_cycles(self, pairs: int) -> float:
         """Of one product, by chunks of so many pairs."""
-        is_wide = self.target.lanes * self.target.fma_units > 16
-        efficiency = WIDE_EFFICIENCY if is_wide else EFFICIENCY
+        efficiency = WIDE_EFFICIENCY if self.target.is_wide else EFFICIENCY
         steps = pairs * sum(self._step_cycles(width) for width in self.widths) / efficiency
         tiles = sum(len(self.rows(width)) for width in self.widths)
         sums = tiles * TILE_CYCLES + self.channels * self.vectors * SUM_CYCLES * self.target.vector_cycles

@@ -43,6 +43,11 @@ class Node:
         (value,) = self.results
         return value
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the direct method."""
+        return self.op.macs(*(operand.type for operand in self.operands))
+
 
 @dataclass(frozen=True)
 class Graph:

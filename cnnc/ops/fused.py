@@ -71,7 +71,7 @@ class Fused(Op):
         raise UnsupportedError("fused has no derivative: differentiate before fusing")
 
     def macs(self, *operands: TensorType) -> int:
-        return sum(node.op.macs(*(value.type for value in node.operands)) for node in self.body.nodes)
+        return sum(node.macs for node in self.body.nodes)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
